@@ -1,0 +1,75 @@
+package report
+
+import (
+	"fmt"
+	"time"
+)
+
+// Why is the kind of an end.
+type Why string
+
+// The kinds of ends. They are words of the JSON interface.
+const (
+	WhyFinished Why = "finished"  // ended by itself without an error
+	WhyAsked    Why = "asked"     // was asked to end
+	WhyError    Why = "error"     // an operating error that it could not live with
+	WhyPanic    Why = "panic"     // a Go panic
+	WhyAssert   Why = "assertion" // a C++ assertion
+	WhyExit     Why = "exit"      // the process exited with a code
+	WhySignal   Why = "signal"    // the process was ended by a signal
+	WhyOOM      Why = "oom"       // the kernel's out-of-memory killer
+	WhyMemory   Why = "memory"    // it passed its memory limit and was killed by supervision
+	WhySilent   Why = "silent"    // it did not say that it is alive, and was killed
+	WhyUnready  Why = "unready"   // it did not get ready in time, and was killed
+	WhySpawn    Why = "spawn"     // it could not be started
+)
+
+// Cause says what died, why and when.
+type Cause struct {
+	What   string    `json:"what"` // as in "worker 0" or "image rbd/vm-1"
+	Why    Why       `json:"why"`
+	When   time.Time `json:"when"`
+	Class  string    `json:"class,omitempty"`  // class of the error, as in "transient"
+	Code   int       `json:"code,omitempty"`   // exit code
+	Signal string    `json:"signal,omitempty"` // as in "killed"
+	// Limit names the limit that an out-of-memory kill enforced: "host", or the
+	// path of a cgroup.
+	Limit string `json:"limit,omitempty"`
+	Text  string `json:"text,omitempty"` // the message, for people; may have many lines
+}
+
+// String is the cause in one line (of Text, only the first line), without When.
+func (c *Cause) String() string {
+	if c == nil {
+		return ""
+	}
+	s := string(c.Why)
+	switch c.Why {
+	case WhyExit:
+		s = fmt.Sprintf("exit code %d", c.Code)
+	case WhySignal:
+		s = "signal: " + c.Signal
+	case WhyOOM:
+		s = "out of memory"
+		if c.Limit != "" {
+			s += " (limit of " + c.Limit + ")"
+		}
+	case WhyError:
+		if c.Class != "" {
+			s = c.Class + " error"
+		}
+	}
+	if t := firstLine(c.Text); t != "" {
+		s += ": " + t
+	}
+	return s
+}
+
+func firstLine(s string) string {
+	for i := range len(s) {
+		if s[i] == '\n' {
+			return s[:i]
+		}
+	}
+	return s
+}

@@ -1,0 +1,156 @@
+// Package report is the one structure in which rbd-warden tells what it is doing.
+// Actors fill it in; the command line, the admin socket, the status page and the
+// metrics render it. It is plain data: it goes through JSON unchanged, and the JSON
+// names are an interface that scripts may rely on.
+//
+// A report is a snapshot. Whoever makes one copies what it says; nobody changes a
+// report that was handed out.
+package report
+
+import "time"
+
+// Daemon is the root of the supervision tree: one daemon process on one host.
+type Daemon struct {
+	Version string    `json:"version"`
+	Host    string    `json:"host"`
+	PID     int       `json:"pid"`
+	Cluster string    `json:"cluster"` // name of the local cluster, as in "ceph"
+	Entity  string    `json:"entity"`  // whom it authenticates as, as in "client.rbd-mirror.a"
+	Started time.Time `json:"started"`
+	Taken   time.Time `json:"taken"` // when this snapshot was taken
+	Stops   bool      `json:"stops"` // it was asked to stop
+	Workers []Worker  `json:"workers"`
+}
+
+// WorkerState is what a worker process is in.
+type WorkerState string
+
+// The states of a worker process, as supervision sees them.
+const (
+	WorkerStarting WorkerState = "starting" // runs, is not ready yet
+	WorkerReady    WorkerState = "ready"    // runs and does its work
+	WorkerStopping WorkerState = "stopping" // was asked to stop, or is being killed
+	WorkerWaiting  WorkerState = "waiting"  // dead; starts again at NextStart
+	WorkerParked   WorkerState = "parked"   // died too often; retried slowly, at NextStart
+	WorkerStopped  WorkerState = "stopped"  // dead and not to be started again
+)
+
+// Worker is one worker process. The daemon fills in the first group of fields, the
+// worker the second.
+type Worker struct {
+	Index     int         `json:"index"`
+	PID       int         `json:"pid"` // 0 while no process runs
+	State     WorkerState `json:"state"`
+	Since     time.Time   `json:"since"` // when it entered State
+	Restarts  int         `json:"restarts"`
+	LastCause *Cause      `json:"last_cause,omitempty"` // of the last death
+	NextStart time.Time   `json:"next_start,omitzero"`
+	RSS       int64       `json:"rss_bytes"`      // resident memory, in bytes
+	LastHeard time.Time   `json:"last_heard"`     // last heartbeat
+	LastTold  time.Time   `json:"last_told"`      // when the second group was told
+	Waits     string      `json:"waits,omitzero"` // what it waits for, "" for nothing
+
+	Member string   `json:"member,omitempty"` // its name among the members of the cluster
+	FSID   string   `json:"fsid,omitempty"`   // of the local Ceph cluster
+	Budget *Budget  `json:"budget,omitempty"`
+	Pools  []Pool   `json:"pools"`
+	Notes  []string `json:"notes,omitempty"` // anything else that a person should know
+}
+
+// Budget is the use of a bound on bytes in flight.
+type Budget struct {
+	Used  int64 `json:"used_bytes"`
+	Limit int64 `json:"limit_bytes"`
+}
+
+// Health is the health of a pool, in the words of "rbd mirror pool status".
+type Health string
+
+// The healths of a pool.
+const (
+	HealthOK      Health = "OK"
+	HealthWarning Health = "WARNING"
+	HealthError   Health = "ERROR"
+	HealthUnknown Health = "UNKNOWN"
+)
+
+// Pool is one mirrored pool and namespace with one peer.
+type Pool struct {
+	Name      string   `json:"name"`
+	ID        int64    `json:"id"`
+	Namespace string   `json:"namespace"`
+	Peer      Peer     `json:"peer"`
+	Health    Health   `json:"health"`
+	Callouts  []string `json:"callouts,omitempty"` // what is not well, for people
+	Leader    bool     `json:"leader"`             // this worker leads the pool
+	LeaderID  string   `json:"leader_id,omitempty"`
+	Waits     string   `json:"waits,omitempty"`
+	Restarts  int      `json:"restarts"`
+	LastCause *Cause   `json:"last_cause,omitempty"`
+	Images    []Image  `json:"images"`
+}
+
+// Peer is the cluster that a pool is mirrored from.
+type Peer struct {
+	UUID       string `json:"uuid"`
+	Site       string `json:"site"`
+	Client     string `json:"client"` // whom we authenticate as there
+	FSID       string `json:"fsid,omitempty"`
+	MirrorUUID string `json:"mirror_uuid,omitempty"`
+	Reachable  bool   `json:"reachable"`
+}
+
+// Image is one mirrored image that a worker owns.
+type Image struct {
+	Pool      string `json:"pool"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`      // "" while it is not known
+	GlobalID  string `json:"global_id"` // the same on every site
+	LocalID   string `json:"local_id,omitempty"`
+	RemoteID  string `json:"remote_id,omitempty"`
+
+	// State is the status word of "rbd mirror image status", without "up+".
+	State string `json:"state"`
+	// Step is the finer state: where bootstrap or replay stands, as in
+	// "GET_REMOTE_TAGS".
+	Step        string    `json:"step,omitempty"`
+	Description string    `json:"description"`
+	Since       time.Time `json:"since"`           // when it entered State
+	Waits       string    `json:"waits,omitempty"` // what it waits for
+
+	// EntriesBehind counts journal entries on the primary that are not safe here;
+	// -1 if that is not known.
+	EntriesBehind int64 `json:"entries_behind"`
+	// LagSeconds is the age of the oldest of those entries; 0 if there are none,
+	// -1 if that is not known.
+	LagSeconds      float64 `json:"lag_seconds"`
+	BytesPerSecond  float64 `json:"bytes_per_second"`
+	EventsPerSecond float64 `json:"events_per_second"`
+	// SyncPercent is the progress of an initial sync under way; -1 if there is none.
+	SyncPercent float64   `json:"sync_percent"`
+	BytesHeld   int64     `json:"bytes_held"` // of the worker's budget
+	Primary     *Position `json:"primary_position,omitempty"`
+	Safe        *Position `json:"safe_position,omitempty"`
+
+	Restarts  int       `json:"restarts"`
+	Parked    bool      `json:"parked"`
+	Paused    bool      `json:"paused"` // by an operator
+	NextStart time.Time `json:"next_start,omitzero"`
+	LastCause *Cause    `json:"last_cause,omitempty"`
+	Trace     []Step    `json:"trace,omitempty"` // newest last; bounded
+}
+
+// Position is a place in a journal.
+type Position struct {
+	Tag   uint64 `json:"tag_tid"`
+	Entry uint64 `json:"entry_tid"`
+}
+
+// Step is one line of an image's trace: a message and where it led to.
+type Step struct {
+	When    time.Time `json:"when"`
+	From    string    `json:"from"`
+	To      string    `json:"to"`
+	Message string    `json:"message"`
+	Text    string    `json:"text,omitempty"`
+}
