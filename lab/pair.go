@@ -9,12 +9,6 @@ import (
 	"sync"
 )
 
-// Site names of a pair.
-const (
-	PrimarySite   = "site-a"
-	SecondarySite = "site-b"
-)
-
 // Pair is two clusters whose pools mirror each other. Images are born on Primary; the daemon runs beside Secondary.
 type Pair struct {
 	Primary, Secondary *Cluster
@@ -30,61 +24,56 @@ const (
 	ImageMode MirrorMode = "image"
 )
 
-// StartPair starts two clusters, both with the options given except that each gets a directory of its own
-// (below o.Dir, where that is set) and its site's name. The daemon's user exists on both when it answers.
+// StartPair starts two clusters as StartSites does. The daemon's user exists on both when it answers.
 func StartPair(ctx context.Context, o Options) (*Pair, error) {
-	var (
-		wait     sync.WaitGroup
-		clusters [2]*Cluster
-		failed   [2]error
-	)
-	for i, site := range []string{PrimarySite, SecondarySite} {
-		own := o
-		own.Name = site
-		if o.Dir != "" {
-			own.Dir = filepath.Join(o.Dir, site)
-		}
-		wait.Go(func() {
-			if clusters[i], failed[i] = Start(ctx, own); failed[i] == nil {
-				failed[i] = clusters[i].AddDaemonUser(ctx)
-			}
-		})
+	clusters, err := StartSites(ctx, 2, o)
+	if err != nil {
+		return nil, err
 	}
-	wait.Wait()
-	pair := &Pair{Primary: clusters[0], Secondary: clusters[1]}
-	if err := errors.Join(failed[:]...); err != nil {
-		return nil, errors.Join(err, pair.Stop())
+	pair, err := PairOf(ctx, clusters[0], clusters[1])
+	if err != nil {
+		return nil, errors.Join(err, StopSites(filepath.Dir(clusters[0].Dir())))
 	}
 	return pair, nil
 }
 
-// Stop stops both clusters.
-func (p *Pair) Stop() error {
-	var failed []error
-	for _, c := range []*Cluster{p.Primary, p.Secondary} {
-		if c != nil {
-			failed = append(failed, c.Stop())
-		}
-	}
-	return errors.Join(failed...)
+// PairOf makes a pair of two running clusters and creates the daemon's user on both.
+func PairOf(ctx context.Context, primary, secondary *Cluster) (*Pair, error) {
+	pair := &Pair{Primary: primary, Secondary: secondary}
+	return pair, pair.both(func(c *Cluster) error { return c.AddDaemonUser(ctx) })
 }
 
-// MirrorPool creates a pool on both clusters, enables mirroring and makes each the other's peer, as an operator does:
-// a bootstrap token created on the primary and imported on the secondary.
-func (p *Pair) MirrorPool(ctx context.Context, pool string, mode MirrorMode) error {
+// both does something on the two clusters at once.
+func (p *Pair) both(do func(*Cluster) error) error {
 	var (
 		wait   sync.WaitGroup
 		failed [2]error
 	)
 	for i, c := range []*Cluster{p.Primary, p.Secondary} {
-		wait.Go(func() {
-			if failed[i] = c.CreatePool(ctx, pool); failed[i] == nil {
-				_, failed[i] = c.CLI(ctx, "rbd", "mirror", "pool", "enable", "--site-name", c.Name(), pool, string(mode))
-			}
-		})
+		wait.Go(func() { failed[i] = do(c) })
 	}
 	wait.Wait()
-	if err := errors.Join(failed[:]...); err != nil {
+	return errors.Join(failed[:]...)
+}
+
+// Stop stops both clusters and removes the directory that they share.
+func (p *Pair) Stop() error {
+	err := p.both((*Cluster).Stop)
+	os.Remove(filepath.Dir(p.Primary.Dir())) // refused, rightly, where something else is in it
+	return err
+}
+
+// MirrorPool creates a pool on both clusters, enables mirroring and makes each the other's peer, as an operator does:
+// a bootstrap token created on the primary and imported on the secondary.
+func (p *Pair) MirrorPool(ctx context.Context, pool string, mode MirrorMode) error {
+	err := p.both(func(c *Cluster) error {
+		if err := c.CreatePool(ctx, pool); err != nil {
+			return err
+		}
+		_, err := c.CLI(ctx, "rbd", "mirror", "pool", "enable", "--site-name", c.Name(), pool, string(mode))
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	return p.Introduce(ctx, pool)

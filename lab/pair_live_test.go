@@ -16,7 +16,7 @@ func TestPairMirrorsAPoolBothWays(t *testing.T) {
 	if err := pair.MirrorPool(t.Context(), "vms", PoolMode); err != nil {
 		t.Fatal(err)
 	}
-	for c, peer := range map[*Cluster]string{pair.Primary: SecondarySite, pair.Secondary: PrimarySite} {
+	for c, peer := range map[*Cluster]string{pair.Primary: pair.Secondary.Name(), pair.Secondary: pair.Primary.Name()} {
 		out, err := c.CLI(t.Context(), "rbd", "mirror", "pool", "info", "--format", "json", "vms")
 		if err != nil {
 			t.Fatal(err)
