@@ -62,7 +62,7 @@ func (a EntityAddr) IsBlank() bool { return !a.Addr.IsValid() }
 // type does not matter: a client has the same address and nonce in both
 // protocols, and cls_lock stores all addresses as legacy ones.
 func (a EntityAddr) SameInstance(b EntityAddr) bool {
-	return !a.IsBlank() && a.Addr == b.Addr && a.Nonce == b.Nonce
+	return !a.IsBlank() && a.Blocklist() == b.Blocklist()
 }
 
 // String prints the address as Ceph does: "v1:192.168.0.7:0/4711".
@@ -85,7 +85,9 @@ func (a EntityAddr) Blocklist() string {
 	if a.IsBlank() {
 		return ""
 	}
-	return a.Addr.String() + "/" + strconv.FormatUint(uint64(a.Nonce), 10)
+	// Ceph prints no zone, and its parser knows none.
+	plain := netip.AddrPortFrom(a.Addr.Addr().WithZone(""), a.Addr.Port())
+	return plain.String() + "/" + strconv.FormatUint(uint64(a.Nonce), 10)
 }
 
 // ParseEntityAddr parses what String or Blocklist print.
