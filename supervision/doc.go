@@ -1,0 +1,16 @@
+// Package supervision decides what happens after something died. It is pure: no
+// clock, no randomness, no I/O. Package process supervises worker processes with
+// it; actors supervise images with it.
+//
+//	            Died                          delay over (Started)
+//	running ───────────► waiting(delay) ─────────────────────────► running
+//	   ▲                    │ more than Intensity deaths in Window
+//	   │                    ▼
+//	   └──────────────── parked(ParkedRetry)
+//
+// The delay grows from Min by Factor with each death, up to Max, and is drawn at
+// random between half of that and all of it, so that things that died together do
+// not come back together. Something that has run for Calm is forgiven: the next
+// delay is the first one again. Parked things are retried slowly and without end:
+// nothing here gives up, because a person may be asleep.
+package supervision
