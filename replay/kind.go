@@ -1,0 +1,52 @@
+package replay
+
+import (
+	"syscall"
+
+	"github.com/rbdwarden/rbdwarden/ceph/journal"
+)
+
+// place says where among the I/O an operation takes effect: see the package's text.
+type place uint8
+
+const (
+	anywhere place = iota // commutes with I/O
+	atEvent               // I/O between event and OpFinish belongs behind it
+	atFinish              // I/O between event and OpFinish belongs before it
+)
+
+func placeOf(op journal.Operation) place {
+	switch op.(type) {
+	case journal.SnapCreate, journal.Resize:
+		return atEvent
+	case journal.SnapRollback:
+		return atFinish
+	}
+	return anywhere
+}
+
+// tolerated are the errors that applying an operation again gives. The codes are
+// those that librbd's replay ignores (ignore_error_codes in
+// src/librbd/journal/Replay.cc).
+func tolerated(op journal.Operation) []syscall.Errno {
+	switch op.(type) {
+	case journal.SnapCreate, journal.SnapRename, journal.Rename:
+		return []syscall.Errno{syscall.EEXIST}
+	case journal.SnapRemove, journal.MetadataRemove:
+		return []syscall.Errno{syscall.ENOENT}
+	case journal.SnapProtect:
+		return []syscall.Errno{syscall.EBUSY}
+	case journal.SnapUnprotect, journal.Flatten:
+		return []syscall.Errno{syscall.EINVAL}
+	case journal.SnapLimit:
+		return []syscall.Errno{syscall.ERANGE}
+	}
+	return nil
+}
+
+// concurrent says that the operation can run beside Writes steps. Flatten alone is
+// long enough to be worth it: it copies up what the writes have not.
+func concurrent(op journal.Operation) bool {
+	_, flatten := op.(journal.Flatten)
+	return flatten
+}
