@@ -42,9 +42,10 @@ func (h Header) ObjectCount(size uint64) uint64 {
 
 // StripedObjects is how many data objects an image of size bytes has when it is
 // striped: whole sets of count objects, and of the last set as many as its stripe
-// units reach. (src/osdc/Striper.cc, get_num_objects)
+// units reach. The zero Striping means one object after the other; any other must
+// be valid. (src/osdc/Striper.cc, get_num_objects)
 func StripedObjects(size, objectSize uint64, s Striping) uint64 {
-	if s.Unit == 0 || s.Count == 0 {
+	if s == (Striping{}) {
 		s = Striping{Unit: objectSize, Count: 1}
 	}
 	set := objectSize * s.Count
