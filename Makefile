@@ -1,0 +1,101 @@
+# Targets, in the order in which a newcomer needs them:
+#   make deps       install Debian's packages that are missing (root or sudo) and check Go
+#   make build      bin/rbd-warden, and bin/rbd-mirror as another name for it
+#   make demo       watch it mirror an image between two throwaway clusters
+#   make test       everything: unit tests, then live tests on throwaway Ceph clusters (under 30 minutes)
+#   make lint fmt   what continuous integration checks, and what mends the half of it
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+
+GO ?= go
+# go-ceph is compiled for the Ceph release whose headers are installed.
+TAGS ?= $(shell scripts/ceph-release)
+ifeq ($(strip $(TAGS)),)
+TAGS := pacific
+endif
+comma := ,
+space := $(subst ,, )
+tags = -tags $(subst $(space),$(comma),$(strip $(TAGS) $(1)))
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := .build/golangci-lint-$(GOLANGCI_VERSION)
+
+# Packages that compile without Ceph's headers: all that do not reach go-ceph. With the headers: all.
+ifneq ($(wildcard /usr/include/rbd/librbd.h),)
+UNIT_PACKAGES = ./...
+else
+UNIT_PACKAGES = $(shell $(GO) list $(call tags) -f '{{.ImportPath}} {{join .Deps ","}} {{join .TestImports ","}}' ./... | \
+	grep -v ceph/go-ceph | cut -d' ' -f1)
+endif
+
+# Packages with tests that need real clusters.
+LIVE_PACKAGES = $(shell grep -rl --include='*_test.go' '^//go:build live' --exclude-dir=.build . | xargs -r -n1 dirname | sort -u)
+LONG_PACKAGES = $(shell grep -rl --include='*_test.go' '^//go:build long' --exclude-dir=.build . | xargs -r -n1 dirname | sort -u)
+
+.PHONY: deps
+deps:
+	scripts/deps
+
+.PHONY: build
+build:
+	$(GO) build $(call tags) -ldflags '-X main.version=$(VERSION)' -o bin/rbd-warden ./cmd/rbd-warden
+	ln -sf rbd-warden bin/rbd-mirror
+
+.PHONY: demo
+demo: deps build
+	bin/rbd-warden demo
+
+.PHONY: test
+test: deps test-unit test-live
+
+# Needs no Ceph daemon, and Ceph's headers only for the packages above librados.
+.PHONY: test-unit
+test-unit:
+	$(GO) test $(call tags) -timeout 10m $(UNIT_PACKAGES)
+
+.PHONY: test-live
+test-live: build
+	$(GO) test $(call tags,live) -count 1 -p 1 -timeout 25m $(if $(RUN),-run '$(RUN)') $(if $(V),-v) $(LIVE_PACKAGES)
+
+ifneq ($(LONG_PACKAGES),)
+# What takes longer than a developer's patience: not part of make test.
+.PHONY: test-long
+test-long: build
+	$(GO) test $(call tags,live long) -count 1 -p 1 -timeout 3h $(if $(RUN),-run '$(RUN)') -v $(LONG_PACKAGES)
+endif
+
+.PHONY: test-race
+test-race:
+	$(GO) test $(call tags) -race -timeout 20m $(UNIT_PACKAGES)
+
+# Each fuzz target in turn, for FUZZTIME.
+FUZZTIME ?= 20s
+.PHONY: fuzz
+fuzz:
+	@set -e; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file func; do \
+		target=$${func#func }; echo "== $$(dirname $$file) $$target"; \
+		$(GO) test $(call tags) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$(dirname $$file) </dev/null; \
+	done
+
+$(GOLANGCI):
+	GOBIN=$(CURDIR)/.build $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv .build/golangci-lint $@
+
+.PHONY: lint
+lint: $(GOLANGCI)
+	$(GOLANGCI) run --build-tags $(subst $(space),$(comma),$(strip $(TAGS) live long))
+
+.PHONY: fmt
+fmt:
+	gofmt -w $$(git ls-files '*.go')
+
+# Regenerates Go from proto/; generated code is committed. Needs Debian's protobuf-compiler.
+.PHONY: proto
+proto:
+	$(GO) generate ./proto/...
+
+.PHONY: clean
+clean:
+	rm -rf bin .build
