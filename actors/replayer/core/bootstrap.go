@@ -1,0 +1,244 @@
+package core
+
+import (
+	"fmt"
+
+	"github.com/rbdwarden/rbdwarden/ceph/journal"
+)
+
+// stepBootstrap handles the results that lead from PREPARE_LOCAL_IMAGE to
+// START_REPLAY. A result that the state did not ask for is a programming error.
+func (c *Core) stepBootstrap(m Msg) {
+	switch m := m.(type) {
+	case LocalPrepared:
+		c.localPrepared(m.Local)
+	case RemotePrepared:
+		c.remotePrepared(m.Remote)
+	case RemoteClientsRead:
+		c.boot.tagClass, c.boot.reg, c.boot.connected, c.boot.meta = m.TagClass, m.Registered, m.Connected, m.Meta
+		c.become(OpenRemoteImage, OpenRemote{RemoteImageID: c.boot.remote.ImageID})
+	case RemoteOpened:
+		c.remoteOpened()
+	case ClientUnregistered:
+		c.boot.reg = false
+		c.register()
+	case ClientRegistered:
+		c.boot.meta, c.boot.reg, c.boot.connected = m.Meta, true, true
+		c.clientReady()
+	case ClientUpdated:
+		c.boot.meta = m.Meta
+		if c.state == UpdateClientState {
+			c.become(CloseRemoteImage, CloseRemote{})
+			return
+		}
+		c.clientReady()
+	case LocalCreated:
+		c.become(OpenLocalImage, OpenLocal{ImageID: m.ImageID})
+	case LocalImageIDTaken:
+		c.prepareClientForNewImage(false)
+	case LocalOpened:
+		c.localOpened(m)
+	case RemoteTagsRead:
+		c.remoteTagsRead(m.Tags)
+	case Synced:
+		c.boot.meta = m.Meta
+		c.updateClientState()
+	case RemoteClosed:
+		c.become(InitRemoteJournaler, InitJournaler{RemoteImageID: c.boot.remote.ImageID})
+	case JournalerReady:
+		c.journalerReady(m)
+	case Flush, CommitDue:
+	default:
+		panic(fmt.Sprintf("core: %T in %s", m, c.state))
+	}
+}
+
+func (c *Core) localPrepared(local Local) {
+	c.boot.local = local
+	switch {
+	case local.Exists && local.Snapshot:
+		c.stop(StopCause{Reason: Unsupported, Text: "local image is mirrored by snapshots, not by its journal"})
+	case local.Exists && local.Promotion == Primary:
+		c.stop(StopCause{Reason: LocalIsPrimary, Text: "local image is primary"})
+	default:
+		c.become(PrepareRemoteImage, PrepareRemote{})
+	}
+}
+
+func (c *Core) remotePrepared(remote Remote) {
+	c.boot.remote = remote
+	local := c.boot.local
+	linked := local.Exists && !local.HalfMade && local.Promotion == NonPrimary && local.PrimaryUUID == c.cfg.RemoteMirrorUUID
+	switch {
+	case !remote.Exists && linked:
+		c.stop(StopCause{Reason: RemoteGone, Text: "remote image no longer exists"})
+	case !remote.Exists:
+		c.stop(StopCause{Reason: NothingToDo, Text: "remote image does not exist"})
+	case remote.Snapshot:
+		c.stop(StopCause{Reason: Unsupported, Text: "remote image is mirrored by snapshots, not by its journal"})
+	case remote.Disabling:
+		c.stop(StopCause{Reason: RemoteNotPrimary, Text: "mirroring of the remote image is being disabled"})
+	case remote.Promotion != Primary && (!local.Exists || local.HalfMade):
+		c.stop(StopCause{Reason: RemoteNotPrimary, Text: "remote image is not primary"})
+	default:
+		c.become(GetRemoteTagClass, ReadRemoteClients{RemoteImageID: remote.ImageID})
+	}
+}
+
+// remoteOpened is IS_PRIMARY: a copy of ours that follows the remote goes on even if
+// the remote is not primary any more, to replay its demotion.
+func (c *Core) remoteOpened() {
+	local := c.boot.local
+	switch {
+	case c.boot.reg && !c.boot.connected && local.Exists && c.boot.meta.ImageID == local.ImageID:
+		c.stop(StopCause{Reason: PeerDisconnected, Text: "disconnected"})
+	case !local.Exists || local.HalfMade:
+		c.prepareClientForNewImage(true)
+	case !c.boot.reg:
+		c.register()
+	case c.boot.meta.ImageID != local.ImageID:
+		// The commit position speaks of another copy: what it skips may be missing here.
+		c.stop(StopCause{Reason: WrongPeerImage, Text: fmt.Sprintf(
+			"the remote journal's client belongs to local image id %q, not to %q: resync the image",
+			c.boot.meta.ImageID, local.ImageID)})
+	default:
+		c.become(OpenLocalImage, OpenLocal{ImageID: local.ImageID})
+	}
+}
+
+// prepareClientForNewImage records, on the remote side, the id that the local image
+// will have and that it is not synced: only then may the image be created, so that
+// a crash in between leaves a half-made image that is known as such.
+//
+// A registered client keeps its commit position: the sync point that follows is
+// newer, and replay from an older position is harmless. A disconnected one has lost
+// its position (the journal was trimmed without it) and is registered anew.
+func (c *Core) prepareClientForNewImage(reuse bool) {
+	switch {
+	case !c.boot.reg:
+		c.register()
+	case !c.boot.connected:
+		c.become(UnregisterClient, UnregisterPeer{RemoteImageID: c.boot.remote.ImageID})
+	case reuse && c.boot.meta.ImageID != "" && c.boot.meta.State == journal.PeerSyncing &&
+		(!c.boot.local.Exists || c.boot.local.ImageID == c.boot.meta.ImageID):
+		// An earlier attempt got this far: complete its image.
+		c.become(CreateLocalImage, CreateLocal{ImageID: c.boot.meta.ImageID})
+	default:
+		meta := c.boot.meta
+		meta.State = journal.PeerSyncing
+		meta.SnapSeqs = nil
+		meta.SyncObjectCount = 0
+		for i := range meta.SyncPoints {
+			meta.SyncPoints[i].ObjectNumber = nil // a new image starts from its first object
+		}
+		newID := !c.boot.local.HalfMade || c.boot.local.ImageID == c.boot.meta.ImageID
+		if !newID {
+			meta.ImageID = c.boot.local.ImageID
+		}
+		c.become(UpdateClientImage, UpdatePeer{RemoteImageID: c.boot.remote.ImageID, Meta: meta, NewImageID: newID})
+	}
+}
+
+// register registers our client: syncing if the local image is still to be made,
+// replaying if it exists.
+func (c *Core) register() {
+	meta := journal.MirrorPeerClientMeta{State: journal.PeerSyncing}
+	newID := true
+	switch local := c.boot.local; {
+	case local.HalfMade:
+		meta.ImageID, newID = local.ImageID, false
+	case local.Exists:
+		meta.ImageID, newID, meta.State = local.ImageID, false, journal.PeerReplaying
+	}
+	c.become(RegisterClient, RegisterPeer{RemoteImageID: c.boot.remote.ImageID, Meta: meta, NewImageID: newID})
+}
+
+func (c *Core) clientReady() {
+	if local := c.boot.local; local.Exists && !local.HalfMade {
+		c.become(OpenLocalImage, OpenLocal{ImageID: local.ImageID})
+		return
+	}
+	c.become(CreateLocalImage, CreateLocal{ImageID: c.boot.meta.ImageID})
+}
+
+func (c *Core) localOpened(m LocalOpened) {
+	if m.Missing {
+		// The mirror record names an image that is not there: make a new one.
+		c.boot.local = Local{}
+		c.prepareClientForNewImage(false)
+		return
+	}
+	if m.Name != "" {
+		c.boot.local.Name = m.Name
+	}
+	c.boot.local.Exists, c.boot.local.HalfMade = true, false
+	c.boot.local.Promotion = m.Promotion
+	c.boot.localTag = m.TagData
+	switch {
+	case m.Promotion == Primary:
+		c.stop(StopCause{Reason: LocalIsPrimary, Text: "local image is primary"})
+	case m.TagData.MirrorUUID != c.cfg.RemoteMirrorUUID && c.boot.remote.Promotion != Primary:
+		c.stop(StopCause{Reason: RemoteNotPrimary, Text: "remote image is not primary"})
+	case m.ResyncRequested:
+		c.stop(StopCause{Reason: ResyncWanted, Text: "resync requested"})
+	default:
+		c.become(GetRemoteTags, ReadRemoteTags{RemoteImageID: c.boot.remote.ImageID, Class: c.boot.tagClass})
+	}
+}
+
+func (c *Core) remoteTagsRead(tags []Tag) {
+	local := c.boot.localTag
+	if c.boot.meta.State == journal.PeerSyncing && local.MirrorUUID == c.cfg.RemoteMirrorUUID {
+		c.become(ImageSync, Sync{RemoteImageID: c.boot.remote.ImageID, Meta: c.boot.meta})
+		return
+	}
+	if linkTags(local, c.cfg.LocalMirrorUUID, c.cfg.RemoteMirrorUUID, tags) == SplitBrain {
+		c.stop(StopCause{Reason: SplitBrained, Text: "split-brain detected"})
+		return
+	}
+	c.updateClientState()
+}
+
+// updateClientState records that the image is synced, if the remote does not know.
+func (c *Core) updateClientState() {
+	if c.boot.meta.State == journal.PeerReplaying {
+		c.become(CloseRemoteImage, CloseRemote{})
+		return
+	}
+	meta := c.boot.meta
+	meta.State = journal.PeerReplaying
+	c.become(UpdateClientState, UpdatePeer{RemoteImageID: c.boot.remote.ImageID, Meta: meta})
+}
+
+func (c *Core) journalerReady(m JournalerReady) {
+	if m.Disconnected {
+		c.stop(StopCause{Reason: PeerDisconnected, Text: "disconnected"})
+		return
+	}
+	c.rep = newReplaying(c.cfg, m)
+	c.rep.localTag = c.boot.localTag
+	c.become(StartReplay, StartTailing{})
+}
+
+// localJournalChanged reacts to a forced promotion or a request to re-sync.
+func (c *Core) localJournalChanged(p Promotion, resync bool) {
+	switch {
+	case p == Primary:
+		c.stop(StopCause{Reason: ForcePromoted, Text: "force promoted"})
+	case resync:
+		c.stop(StopCause{Reason: ResyncWanted, Text: "resync requested"})
+	}
+}
+
+func (c *Core) remoteJournalChanged(m RemoteJournalChanged) {
+	switch {
+	case m.Disconnected:
+		c.stop(StopCause{Reason: PeerDisconnected, Text: "disconnected"})
+	case c.rep != nil:
+		c.rep.primary = m.Primary
+		for _, t := range m.Tags {
+			c.rep.tags[t.TID] = t.Data
+		}
+		c.do(Publish{})
+	}
+}

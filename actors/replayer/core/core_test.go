@@ -1,0 +1,378 @@
+package core
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/replay"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
+
+const (
+	us   = "local-uuid"
+	them = "remote-uuid"
+)
+
+// world plays the clusters: it gives messages to a core and writes down what comes
+// out, as a text that documents the protocol.
+type world struct {
+	t    *testing.T
+	core *Core
+	log  strings.Builder
+	out  []Effect // of the last message
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{t: t, core: New(Config{
+		LocalMirrorUUID: us, RemoteMirrorUUID: them, CommitInterval: time.Second,
+		ReadBytes: 1 << 20, BufferBytes: 4 << 20,
+	})}
+}
+
+func (w *world) send(m Msg) []Effect {
+	from := w.core.State()
+	w.out = w.core.Step(m)
+	fmt.Fprintf(&w.log, "> %s\n", show(m))
+	if to := w.core.State(); to != from {
+		fmt.Fprintf(&w.log, "  %s → %s\n", from, to)
+	}
+	for _, e := range w.out {
+		if _, ok := e.(Publish); !ok {
+			fmt.Fprintf(&w.log, "  do %s\n", show(e))
+		}
+	}
+	if c := w.core.Cause(); w.core.State() == Stopped {
+		fmt.Fprintf(&w.log, "  because %s: %q\n", c.Reason, c.Text)
+	}
+	return w.out
+}
+
+func show(v any) string {
+	s := strings.TrimPrefix(fmt.Sprintf("%T%+v", v, v), "core.")
+	return strings.TrimSuffix(s, "{}")
+}
+
+// find returns the effect of that type among the last ones.
+func find[E Effect](w *world) E {
+	w.t.Helper()
+	for _, e := range w.out {
+		if e, ok := e.(E); ok {
+			return e
+		}
+	}
+	var none E
+	w.t.Fatalf("no %T among %v\n%s", none, w.out, w.log.String())
+	return none
+}
+
+func has[E Effect](effects []Effect) bool {
+	for _, e := range effects {
+		if _, ok := e.(E); ok {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	localReplica = Local{Exists: true, ImageID: "l1", Name: "vm", Promotion: NonPrimary, PrimaryUUID: them}
+	remoteMaster = Remote{Exists: true, ImageID: "r1", Promotion: Primary}
+	theirTag     = journal.TagData{MirrorUUID: them}
+	replayMeta   = journal.MirrorPeerClientMeta{ImageID: "l1", State: journal.PeerReplaying}
+	syncMeta     = journal.MirrorPeerClientMeta{ImageID: "l1", State: journal.PeerSyncing}
+)
+
+func tag0() Tag { return Tag{TID: 0, Data: journal.TagData{}} }
+
+// toReplay leads an existing replica to REPLAYING.
+func (w *world) toReplay() {
+	w.send(Start{})
+	w.send(LocalPrepared{localReplica})
+	w.send(RemotePrepared{remoteMaster})
+	w.send(RemoteClientsRead{Registered: true, Connected: true, Meta: replayMeta})
+	w.send(RemoteOpened{})
+	w.send(LocalOpened{Name: "vm", Promotion: NonPrimary, TagData: theirTag})
+	w.send(RemoteTagsRead{[]Tag{tag0()}})
+	w.send(RemoteClosed{})
+	w.send(JournalerReady{SplayWidth: 4})
+	w.send(ReplayStarted{Promotion: NonPrimary})
+}
+
+func write(tag journal.TagTID, entry journal.EntryTID) Entry {
+	return Entry{Entry: replay.Entry{
+		Position: journal.ObjectPosition{Object: journal.ObjectNumber(entry % 4), Tag: tag, Entry: entry},
+		Event:    journal.AioWrite{Offset: uint64(entry) * 4096, Length: 2, Data: []byte("xy")}, Bytes: 2,
+	}}
+}
+
+func handover(tag journal.TagTID, entry journal.EntryTID) Entry {
+	e := write(tag, entry)
+	e.Event = journal.DemotePromote{}
+	return e
+}
+
+var failure = Failed{Class: rados.Transient, Err: syscall.ETIMEDOUT}
+
+func at(f Failed, s State) Failed { f.State = s; return f }
+
+// scenarios are the stories; each has a golden file of its name.
+var scenarios = map[string]func(w *world){
+	"new-image": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{})
+		w.send(RemoteOpened{})
+		w.send(ClientRegistered{syncMeta})
+		w.send(LocalCreated{"l1"})
+		w.send(LocalOpened{Name: "vm", Promotion: NonPrimary, TagData: theirTag})
+		w.send(RemoteTagsRead{[]Tag{tag0()}})
+		w.send(SyncProgressed{ObjectsDone: 1, ObjectsTotal: 4})
+		w.send(Synced{syncMeta})
+		w.send(ClientUpdated{replayMeta})
+		w.send(RemoteClosed{})
+		w.send(JournalerReady{SplayWidth: 4})
+		w.send(ReplayStarted{Promotion: NonPrimary})
+	},
+	"half-made-image-is-completed": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{Local{Exists: true, HalfMade: true, ImageID: "l1", Promotion: NonPrimary, PrimaryUUID: them}})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Connected: true, Meta: syncMeta})
+		w.send(RemoteOpened{})
+	},
+	"half-made-image-id-taken": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Connected: true, Meta: syncMeta})
+		w.send(RemoteOpened{})
+		w.send(LocalImageIDTaken{})
+		w.send(ClientUpdated{journal.MirrorPeerClientMeta{ImageID: "l2"}})
+	},
+	"image-lost-behind-a-disconnected-client": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Meta: replayMeta})
+		w.send(RemoteOpened{})
+		w.send(ClientUnregistered{})
+		w.send(ClientRegistered{syncMeta})
+	},
+	"disconnected": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{localReplica})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Meta: replayMeta})
+		w.send(RemoteOpened{})
+		w.send(Closed{})
+	},
+	"client-of-another-image": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{localReplica})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Connected: true, Meta: journal.MirrorPeerClientMeta{ImageID: "other"}})
+		w.send(RemoteOpened{})
+		w.send(Closed{})
+	},
+	"interrupted-sync-goes-on": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{localReplica})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Connected: true, Meta: syncMeta})
+		w.send(RemoteOpened{})
+		w.send(LocalOpened{Name: "vm", Promotion: NonPrimary, TagData: theirTag})
+		w.send(RemoteTagsRead{[]Tag{tag0()}})
+	},
+	"replay": func(w *world) {
+		w.toReplay()
+		w.send(EntriesRead{[]Entry{write(1, 0), write(1, 1)}})
+		w.send(RemoteTagRead{Tag{TID: 1, Data: journal.TagData{Predecessor: journal.TagPredecessor{CommitValid: true}}}})
+		w.send(LocalTagAllocated{Data: journal.TagData{MirrorUUID: them, Predecessor: journal.TagPredecessor{MirrorUUID: them, CommitValid: true}}})
+		w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 2})
+		w.send(CommitDue{})
+		w.send(Committed{find[Commit](w).Position})
+	},
+	"tag-known-already": func(w *world) {
+		w.toReplay()
+		w.send(EntriesRead{[]Entry{write(0, 5)}})
+		w.send(RemoteTagRead{tag0()})
+	},
+	"remote-demoted": func(w *world) {
+		w.toReplay()
+		w.send(EntriesRead{[]Entry{handover(2, 0)}})
+		orphan := journal.TagData{MirrorUUID: journal.OrphanMirrorUUID, Predecessor: journal.TagPredecessor{CommitValid: true, Tag: 1, Entry: 7}}
+		w.send(RemoteTagRead{Tag{TID: 2, Data: orphan}})
+		w.send(LocalTagAllocated{Data: find[AllocateTag](w).Data})
+		w.send(Committed{find[Commit](w).Position})
+		w.send(Closed{})
+	},
+	"force-promoted": func(w *world) {
+		w.toReplay()
+		w.send(EntriesRead{[]Entry{write(0, 0)}})
+		w.send(RemoteTagRead{tag0()})
+		apply := find[Apply](w)
+		w.send(LocalJournalChanged{Promotion: Primary})
+		w.send(Applied{Step: apply.Step.ID(), Entries: 1})
+		w.send(at(failure, Replaying)) // the read, cancelled
+		w.send(Committed{find[Commit](w).Position})
+		w.send(Closed{})
+	},
+	"lock-lost": func(w *world) {
+		w.toReplay()
+		w.send(LockLost{rados.Blocklisted})
+		w.send(at(failure, Replaying))
+		w.send(Closed{})
+	},
+	"local-primary": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{Local{Exists: true, ImageID: "l1", Promotion: Primary}})
+		w.send(Closed{})
+	},
+	"remote-gone": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{localReplica})
+		w.send(RemotePrepared{})
+		w.send(Closed{})
+	},
+	"remote-away": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{localReplica})
+		w.send(at(failure, PrepareRemoteImage))
+		w.send(Closed{})
+		w.send(Start{})
+	},
+	"unknown-event": func(w *world) {
+		w.toReplay()
+		unknown := write(0, 1)
+		unknown.Event = journal.Unknown{EventType: 99}
+		w.send(EntriesRead{[]Entry{write(0, 0), unknown}})
+		w.send(RemoteTagRead{tag0()})
+		w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 1})
+	},
+	"resync-asked-for": func(w *world) {
+		w.toReplay()
+		w.send(LocalJournalChanged{Promotion: NonPrimary, ResyncRequested: true})
+		w.send(at(failure, Replaying))
+		w.send(Closed{})
+	},
+}
+
+func TestScenarios(t *testing.T) {
+	for name, play := range scenarios {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			play(w)
+			file := filepath.Join("testdata", name+".txt")
+			if *rewrite {
+				if err := os.WriteFile(file, []byte(w.log.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), w.log.String()); diff != "" {
+				t.Errorf("-%s +now:\n%s", file, diff)
+			}
+		})
+	}
+}
+
+// A commit position never names an entry whose step was not reported as applied.
+func TestCommitNeverPassesWhatIsApplied(t *testing.T) {
+	w := newWorld(t)
+	w.toReplay()
+	w.send(EntriesRead{[]Entry{write(0, 0)}})
+	w.send(RemoteTagRead{tag0()})
+	first := find[Apply](w)
+	w.send(EntriesRead{[]Entry{write(0, 1)}})
+	if has[Commit](w.send(Flush{})) {
+		t.Fatalf("committed what nobody applied:\n%s", w.log.String())
+	}
+	w.send(Applied{Step: first.Step.ID(), Entries: 1})
+	w.send(Flush{})
+	if p, _ := find[Commit](w).Position.Newest(); p.Entry != 0 {
+		t.Fatalf("committed entry %d, applied only entry 0:\n%s", p.Entry, w.log.String())
+	}
+}
+
+// The local image is let go only when nothing is under way any more.
+func TestCloseWaitsForEffects(t *testing.T) {
+	w := newWorld(t)
+	w.toReplay()
+	w.send(EntriesRead{[]Entry{write(0, 0)}})
+	w.send(RemoteTagRead{tag0()})
+	apply := find[Apply](w)
+	for _, effects := range [][]Effect{
+		w.send(Stop{Reason: "stopped"}),
+		w.send(at(failure, Replaying)), // the read
+	} {
+		if has[Close](effects) {
+			t.Fatalf("closed with a write under way:\n%s", w.log.String())
+		}
+	}
+	w.send(Applied{Step: apply.Step.ID(), Entries: 1})
+	w.send(Committed{find[Commit](w).Position})
+	find[Close](w)
+}
+
+// Nothing more is applied once the image was found to be promoted.
+func TestNothingIsAppliedAfterPromotion(t *testing.T) {
+	w := newWorld(t)
+	w.toReplay()
+	w.send(LocalJournalChanged{Promotion: Primary})
+	if has[Apply](w.send(EntriesRead{[]Entry{write(0, 0)}})) {
+		t.Fatalf("wrote to a primary image:\n%s", w.log.String())
+	}
+}
+
+func TestLinkTags(t *testing.T) {
+	pre := func(uuid string, tag journal.TagTID) journal.TagPredecessor {
+		return journal.TagPredecessor{MirrorUUID: uuid, CommitValid: true, Tag: tag}
+	}
+	orphan := journal.OrphanMirrorUUID
+	tests := []struct {
+		name   string
+		local  journal.TagData
+		remote []Tag
+		want   Link
+	}{
+		{"first copy", journal.TagData{MirrorUUID: them}, []Tag{{0, journal.TagData{}}}, Linked},
+		{"replaying", journal.TagData{MirrorUUID: them, Predecessor: pre(them, 3)},
+			[]Tag{{3, journal.TagData{}}, {4, journal.TagData{Predecessor: pre("", 3)}}}, Linked},
+		{"promoted and demoted by force", journal.TagData{MirrorUUID: orphan, Predecessor: pre("", 9)},
+			[]Tag{{3, journal.TagData{}}}, SplitBrain},
+		{"they were demoted and promoted again", journal.TagData{MirrorUUID: orphan, Predecessor: pre(them, 3)},
+			[]Tag{{3, journal.TagData{}}, {4, journal.TagData{MirrorUUID: orphan, Predecessor: pre("", 3)}},
+				{5, journal.TagData{Predecessor: pre(orphan, 4)}}}, Reconnected},
+		{"we were demoted, they were promoted", journal.TagData{MirrorUUID: orphan, Predecessor: pre("", 6)},
+			[]Tag{{2, journal.TagData{MirrorUUID: us}}, {3, journal.TagData{MirrorUUID: orphan, Predecessor: pre(us, 6)}},
+				{4, journal.TagData{Predecessor: pre(orphan, 3)}}}, Reconnected},
+		{"their promotion does not follow the demotion", journal.TagData{MirrorUUID: orphan, Predecessor: pre("", 6)},
+			[]Tag{{3, journal.TagData{MirrorUUID: orphan, Predecessor: pre(us, 6)}},
+				{4, journal.TagData{Predecessor: pre("", 2)}}}, SplitBrain},
+		{"they were promoted by force", journal.TagData{MirrorUUID: "", Predecessor: pre(them, 3)},
+			[]Tag{{3, journal.TagData{}}}, SplitBrain},
+		{"follows somebody else", journal.TagData{MirrorUUID: "third", Predecessor: pre("third", 3)},
+			[]Tag{{3, journal.TagData{}}}, SplitBrain},
+		{"no tags", journal.TagData{MirrorUUID: them}, nil, SplitBrain},
+	}
+	for _, tt := range tests {
+		if got := linkTags(tt.local, us, them, tt.remote); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}

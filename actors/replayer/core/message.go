@@ -1,0 +1,217 @@
+package core
+
+import (
+	"time"
+
+	"github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/replay"
+)
+
+// Msg is everything that can happen to an image: commands from its pool,
+// notifications from the clusters, and the results of effects.
+type Msg interface{ msg() }
+
+// Promotion says who a journal's newest tag belongs to.
+type Promotion uint8
+
+// The promotion states of an image (src/librbd/mirror/Types.h).
+const (
+	PromotionUnknown Promotion = iota
+	Primary                    // this cluster's own clients write
+	NonPrimary                 // it replicates from a peer
+	Orphan                     // demoted and not promoted anywhere yet
+)
+
+func (p Promotion) String() string {
+	return [...]string{"unknown", "primary", "non-primary", "orphan"}[p]
+}
+
+// Commands.
+type (
+	// Start begins the way from STOPPED to REPLAYING. It does nothing elsewhere.
+	Start struct{}
+	// Stop ends whatever is going on and leads to STOPPED.
+	Stop struct {
+		Reason string // shown as the image's status, for example "stopped"
+	}
+	// Flush asks to commit what is safe now, without waiting for the interval.
+	Flush struct{}
+)
+
+// Notifications.
+type (
+	// LockLost says that the local image's exclusive lock or watch is gone.
+	LockLost struct{ Err error }
+	// LocalJournalChanged is what the local journal says after it was updated.
+	LocalJournalChanged struct {
+		Promotion       Promotion
+		ResyncRequested bool
+	}
+	// RemoteJournalChanged is what the remote journal's clients say.
+	RemoteJournalChanged struct {
+		Disconnected bool // our own client was disconnected by an operator or as a laggard
+		Primary      journal.ObjectSetPosition
+		Tags         []Tag // all of the image's
+	}
+	// CommitDue is the commit timer.
+	CommitDue struct{}
+	// SyncProgressed reports how far IMAGE_SYNC is.
+	SyncProgressed struct {
+		ObjectsDone, ObjectsTotal uint64
+		Bytes                     uint64
+	}
+)
+
+// Failed is the result of an effect that did not work.
+type Failed struct {
+	State State // that asked for the effect
+	Class rados.Class
+	Err   error
+}
+
+// Results of the bootstrap's effects.
+type (
+	// LocalPrepared answers PrepareLocal.
+	LocalPrepared struct{ Local Local }
+	// RemotePrepared answers PrepareRemote.
+	RemotePrepared struct{ Remote Remote }
+	// RemoteClientsRead answers ReadRemoteClients.
+	RemoteClientsRead struct {
+		TagClass   journal.TagClass
+		Registered bool
+		Connected  bool
+		Meta       journal.MirrorPeerClientMeta // valid if Registered
+	}
+	// RemoteOpened answers OpenRemote.
+	RemoteOpened struct{}
+	// ClientUnregistered answers UnregisterPeer.
+	ClientUnregistered struct{}
+	// ClientRegistered answers RegisterPeer.
+	ClientRegistered struct{ Meta journal.MirrorPeerClientMeta }
+	// ClientUpdated answers UpdatePeer.
+	ClientUpdated struct{ Meta journal.MirrorPeerClientMeta }
+	// LocalCreated answers CreateLocal.
+	LocalCreated struct{ ImageID string }
+	// LocalImageIDTaken answers CreateLocal: an unrelated image has that id.
+	LocalImageIDTaken struct{}
+	// LocalOpened answers OpenLocal: the lock is ours from here on.
+	LocalOpened struct {
+		Missing         bool // there is no such image (the lock is not held)
+		Name            string
+		Promotion       Promotion
+		Tag             journal.TagTID
+		TagData         journal.TagData
+		ResyncRequested bool
+	}
+	// RemoteTagsRead answers ReadRemoteTags: all tags of the image's class, oldest first.
+	RemoteTagsRead struct{ Tags []Tag }
+	// Synced answers Sync.
+	Synced struct{ Meta journal.MirrorPeerClientMeta }
+	// RemoteClosed answers CloseRemote.
+	RemoteClosed struct{}
+)
+
+// Results of the replay's effects.
+type (
+	// JournalerReady answers InitJournaler.
+	JournalerReady struct {
+		Disconnected bool
+		SplayWidth   uint8
+		Committed    journal.ObjectSetPosition // our client's commit position
+		Primary      journal.ObjectSetPosition // the image client's
+	}
+	// ReplayStarted answers StartTailing.
+	ReplayStarted struct {
+		Promotion       Promotion
+		ResyncRequested bool
+	}
+	// EntriesRead answers ReadEntries: the next entries in the journal's order. An
+	// empty batch says that the reader only looked.
+	EntriesRead struct{ Entries []Entry }
+	// OutcomeFound answers FindOutcome.
+	OutcomeFound struct {
+		Tag    journal.TagTID
+		Op     journal.OpTID
+		Found  bool // false: a newer tag came before any result
+		Result int32
+	}
+	// RemoteTagRead answers ReadRemoteTag.
+	RemoteTagRead struct{ Tag Tag }
+	// LocalTagAllocated answers AllocateTag.
+	LocalTagAllocated struct{ Data journal.TagData }
+	// Applied answers Apply: the step's effect is durable.
+	Applied struct {
+		Step    replay.StepID
+		Entries int
+		Bytes   int64
+	}
+	// Committed answers Commit.
+	Committed struct{ Position journal.ObjectSetPosition }
+	// Closed answers Close: no handle, lock or watch of ours is left.
+	Closed struct{ Err error }
+)
+
+// Local is what is known of the local image before it is opened.
+type Local struct {
+	Exists      bool // it has a mirror record under the global id
+	HalfMade    bool // the record says that its creation never finished
+	ImageID     string
+	Name        string
+	Promotion   Promotion
+	PrimaryUUID string // mirror uuid of the site that it replicates from
+	Snapshot    bool   // mirrored by snapshots, not by journal
+}
+
+// Remote is what is known of the remote image before it is opened.
+type Remote struct {
+	Exists    bool
+	Disabling bool
+	Snapshot  bool // mirrored by snapshots, not by journal
+	ImageID   string
+	Promotion Promotion
+}
+
+// Tag is a journal tag with its decoded data.
+type Tag struct {
+	TID  journal.TagTID
+	Data journal.TagData
+}
+
+// Entry is a journal entry, decoded, with the time at which the primary wrote it.
+type Entry struct {
+	replay.Entry
+	Timestamp time.Time
+}
+
+func (Start) msg()                {}
+func (Stop) msg()                 {}
+func (Flush) msg()                {}
+func (LockLost) msg()             {}
+func (LocalJournalChanged) msg()  {}
+func (RemoteJournalChanged) msg() {}
+func (CommitDue) msg()            {}
+func (SyncProgressed) msg()       {}
+func (Failed) msg()               {}
+func (LocalPrepared) msg()        {}
+func (RemotePrepared) msg()       {}
+func (RemoteClientsRead) msg()    {}
+func (RemoteOpened) msg()         {}
+func (ClientUnregistered) msg()   {}
+func (ClientRegistered) msg()     {}
+func (ClientUpdated) msg()        {}
+func (LocalCreated) msg()         {}
+func (LocalImageIDTaken) msg()    {}
+func (LocalOpened) msg()          {}
+func (RemoteTagsRead) msg()       {}
+func (Synced) msg()               {}
+func (RemoteClosed) msg()         {}
+func (JournalerReady) msg()       {}
+func (ReplayStarted) msg()        {}
+func (EntriesRead) msg()          {}
+func (OutcomeFound) msg()         {}
+func (RemoteTagRead) msg()        {}
+func (LocalTagAllocated) msg()    {}
+func (Applied) msg()              {}
+func (Committed) msg()            {}
+func (Closed) msg()               {}

@@ -1,0 +1,58 @@
+package core
+
+import (
+	"time"
+
+	"github.com/rbdwarden/rbdwarden/ceph/journal"
+)
+
+// Progress is how far a replay is.
+type Progress struct {
+	Primary journal.ObjectPosition // newest entry that the primary's client has committed
+	Safe    journal.ObjectPosition // newest entry of the contiguous prefix that is durable here
+	// EntriesBehind counts the entries behind Safe that are known of.
+	EntriesBehind int64
+	// OldestWaiting is when the primary wrote the oldest entry that was read and is
+	// not safe; zero if there is none.
+	OldestWaiting time.Time
+	BytesHeld     int
+}
+
+// Progress tells how far the replay is; false when there is none.
+func (c *Core) Progress() (Progress, bool) {
+	r := c.rep
+	if r == nil {
+		return Progress{}, false
+	}
+	p := Progress{BytesHeld: r.planner.Held()}
+	p.Primary, _ = r.primary.Newest()
+	var known bool
+	p.Safe, known = r.planner.Position().Newest()
+	p.EntriesBehind = max(r.behind(p.Primary, p.Safe, known), r.behind(r.read, p.Safe, known))
+	if len(r.waiting) > 0 {
+		p.OldestWaiting = r.waiting[0].oldest
+	}
+	return p, true
+}
+
+// behind counts the entries from safe to newest, across tags: a tag's predecessor
+// says how many entries the tag before it had. known is false when nothing is safe yet.
+func (r *replaying) behind(newest, safe journal.ObjectPosition, known bool) int64 {
+	if newest == (journal.ObjectPosition{}) {
+		return 0
+	}
+	var n int64
+	for newest.Tag > safe.Tag || !known {
+		n += int64(newest.Entry) + 1
+		pre := r.tags[newest.Tag].Predecessor
+		if !pre.CommitValid || pre.Tag >= newest.Tag ||
+			(pre.MirrorUUID != journal.LocalMirrorUUID && pre.MirrorUUID != journal.OrphanMirrorUUID) {
+			return n
+		}
+		newest = journal.ObjectPosition{Tag: pre.Tag, Entry: pre.Entry}
+	}
+	if newest.Tag == safe.Tag && newest.Entry > safe.Entry {
+		n += int64(newest.Entry - safe.Entry)
+	}
+	return n
+}

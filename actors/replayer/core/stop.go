@@ -1,0 +1,62 @@
+package core
+
+import (
+	"fmt"
+
+	"github.com/rbdwarden/rbdwarden/rados"
+)
+
+// StopReason says why an image stopped; the actor decides from it when to try again.
+type StopReason uint8
+
+// The reasons for being in STOPPED.
+const (
+	NeverStarted StopReason = iota
+	StopRequested
+	LocalIsPrimary
+	RemoteNotPrimary
+	RemoteGone   // the remote image is not mirrored any more
+	NothingToDo  // neither side has the image: the actor can go
+	SplitBrained // histories parted; an operator has to decide
+	ResyncWanted // an operator asked for a re-sync
+	PeerDisconnected
+	RemoteDemoted  // replayed up to the demotion
+	ForcePromoted  // an operator promoted the local image while we replayed
+	LockWasLost    // somebody else owns the local image now, or our watch ended
+	WrongPeerImage // our client in the remote journal belongs to another local image
+	Unsupported    // a kind of image or mirroring that is not handled
+	EffectFailed   // see Err and Class
+)
+
+var stopNames = [...]string{
+	NeverStarted: "never started", StopRequested: "stop requested", LocalIsPrimary: "local image is primary",
+	RemoteNotPrimary: "remote image is not primary", RemoteGone: "remote image no longer exists",
+	NothingToDo: "mirror image no longer exists", SplitBrained: "split-brain", ResyncWanted: "resync requested",
+	PeerDisconnected: "disconnected", RemoteDemoted: "remote image demoted", ForcePromoted: "force promoted",
+	LockWasLost: "lost exclusive lock", WrongPeerImage: "wrong peer image", Unsupported: "unsupported", EffectFailed: "failed",
+}
+
+func (r StopReason) String() string {
+	if int(r) < len(stopNames) {
+		return stopNames[r]
+	}
+	return fmt.Sprintf("StopReason(%d)", uint8(r))
+}
+
+// StopCause is the whole story of why an image stopped.
+type StopCause struct {
+	Reason StopReason
+	Text   string      // for the status; in rbd-mirror's words where it has some
+	In     State       // where the image was
+	Class  rados.Class // valid for EffectFailed
+	Err    error       // valid for EffectFailed and LockWasLost
+}
+
+// IsError tells whether the status should say "error" rather than "stopped".
+func (c StopCause) IsError() bool {
+	switch c.Reason {
+	case SplitBrained, PeerDisconnected, LockWasLost, EffectFailed, WrongPeerImage, Unsupported, RemoteGone:
+		return true
+	}
+	return false
+}

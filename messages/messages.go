@@ -1,0 +1,91 @@
+// Package messages is the vocabulary that the actors share: who an image is, and
+// the sealed sets of messages that pool and image actors send each other. What
+// happens inside one image (bootstrap and replay states) is in
+// actors/replayer/core.
+package messages
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/rbdwarden/rbdwarden/report"
+)
+
+// PoolKey names a mirrored pool and namespace of the local cluster.
+type PoolKey struct {
+	Pool      string
+	PoolID    int64
+	Namespace string
+}
+
+func (k PoolKey) String() string {
+	if k.Namespace == "" {
+		return k.Pool
+	}
+	return k.Pool + "/" + k.Namespace
+}
+
+// ImageKey names a mirrored image: the pool and the global id that its copies on
+// all sites share.
+type ImageKey struct {
+	PoolKey
+	GlobalID string
+}
+
+func (k ImageKey) String() string { return fmt.Sprintf("%s/%s", k.PoolKey, k.GlobalID) }
+
+// ToImage is a message that an image actor takes from outside.
+type ToImage interface{ toImage() }
+
+type (
+	// StartImage starts a stopped image, also one that was stopped by command.
+	StartImage struct{}
+	// StopImage stops an image until StartImage. Answered by ImageStopped.
+	StopImage struct{ Reason string }
+	// RestartImage stops the image and starts it at once.
+	RestartImage struct{}
+	// FlushImage commits what is safe now.
+	FlushImage struct{}
+	// NudgeImage says that something changed (a promotion, a notification): an image
+	// that waits to try again does so now.
+	NudgeImage struct{}
+)
+
+func (StartImage) toImage()   {}
+func (StopImage) toImage()    {}
+func (RestartImage) toImage() {}
+func (FlushImage) toImage()   {}
+func (NudgeImage) toImage()   {}
+
+// ToPool is a message that a pool actor takes from its images.
+type ToPool interface{ toPool() }
+
+type (
+	// ImageReport is an image's status, sent whenever it changes.
+	ImageReport struct {
+		Key    ImageKey
+		Report report.Image
+	}
+	// ImageStopped says that an image has let go of everything.
+	ImageStopped struct{ Key ImageKey }
+	// ImageFinished says that neither site has the image any more.
+	ImageFinished struct{ Key ImageKey }
+	// ClientFenced says that this process may not write to the cluster any more: it
+	// has to end and come back under a new identity.
+	ClientFenced struct{ Err error }
+)
+
+func (ImageReport) toPool()   {}
+func (ImageStopped) toPool()  {}
+func (ImageFinished) toPool() {}
+func (ClientFenced) toPool()  {}
+
+// Traced is one line of an image's trace: a message and what it led to.
+type Traced struct {
+	At      time.Time
+	Message string        // kind of the message
+	From    string        // state before
+	To      string        // state after
+	Took    time.Duration // of the effect that the message answers, 0 if none
+	Error   string        // for failures
+}
