@@ -286,7 +286,7 @@ type CallReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"` // 0, or a positive errno
 	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`  // for people
-	Json          []byte                 `protobuf:"bytes,3,opt,name=json,proto3" json:"json,omitempty"`  // for programs: the result, "" if there is none
+	Json          []byte                 `protobuf:"bytes,3,opt,name=json,proto3" json:"json,omitempty"`  // for programs: the result; empty if there is none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +609,8 @@ func (*ReopenLog) Descriptor() ([]byte, []int) {
 	return file_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
+// WorkerCall hands a command to the worker. The command "report" asks for the
+// worker's part of the supervision tree, a report.Worker in CallReply.json.
 type WorkerCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -669,7 +671,6 @@ type FromWorker struct {
 	//	*FromWorker_Heartbeat
 	//	*FromWorker_Ready
 	//	*FromWorker_Failed
-	//	*FromWorker_Report
 	//	*FromWorker_Reply
 	Message       isFromWorker_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
@@ -740,15 +741,6 @@ func (x *FromWorker) GetFailed() *Failed {
 	return nil
 }
 
-func (x *FromWorker) GetReport() *Report {
-	if x != nil {
-		if x, ok := x.Message.(*FromWorker_Report); ok {
-			return x.Report
-		}
-	}
-	return nil
-}
-
 func (x *FromWorker) GetReply() *WorkerReply {
 	if x != nil {
 		if x, ok := x.Message.(*FromWorker_Reply); ok {
@@ -774,12 +766,8 @@ type FromWorker_Failed struct {
 	Failed *Failed `protobuf:"bytes,3,opt,name=failed,proto3,oneof"`
 }
 
-type FromWorker_Report struct {
-	Report *Report `protobuf:"bytes,4,opt,name=report,proto3,oneof"`
-}
-
 type FromWorker_Reply struct {
-	Reply *WorkerReply `protobuf:"bytes,5,opt,name=reply,proto3,oneof"`
+	Reply *WorkerReply `protobuf:"bytes,4,opt,name=reply,proto3,oneof"`
 }
 
 func (*FromWorker_Heartbeat) isFromWorker_Message() {}
@@ -787,8 +775,6 @@ func (*FromWorker_Heartbeat) isFromWorker_Message() {}
 func (*FromWorker_Ready) isFromWorker_Message() {}
 
 func (*FromWorker_Failed) isFromWorker_Message() {}
-
-func (*FromWorker_Report) isFromWorker_Message() {}
 
 func (*FromWorker_Reply) isFromWorker_Message() {}
 
@@ -920,51 +906,6 @@ func (x *Failed) GetText() string {
 	return ""
 }
 
-// Report is the worker's part of the supervision tree.
-type Report struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ReportJson    []byte                 `protobuf:"bytes,1,opt,name=report_json,json=reportJson,proto3" json:"report_json,omitempty"` // a report.Worker
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Report) Reset() {
-	*x = Report{}
-	mi := &file_control_v1_control_proto_msgTypes[15]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Report) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Report) ProtoMessage() {}
-
-func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[15]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Report.ProtoReflect.Descriptor instead.
-func (*Report) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{15}
-}
-
-func (x *Report) GetReportJson() []byte {
-	if x != nil {
-		return x.ReportJson
-	}
-	return nil
-}
-
 type WorkerReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // of the WorkerCall
@@ -975,7 +916,7 @@ type WorkerReply struct {
 
 func (x *WorkerReply) Reset() {
 	*x = WorkerReply{}
-	mi := &file_control_v1_control_proto_msgTypes[16]
+	mi := &file_control_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +928,7 @@ func (x *WorkerReply) String() string {
 func (*WorkerReply) ProtoMessage() {}
 
 func (x *WorkerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[16]
+	mi := &file_control_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +941,7 @@ func (x *WorkerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerReply.ProtoReflect.Descriptor instead.
 func (*WorkerReply) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WorkerReply) GetId() uint64 {
@@ -1063,23 +1004,19 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"WorkerCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12;\n" +
-	"\arequest\x18\x02 \x01(\v2!.rbdwarden.control.v1.CallRequestR\arequest\"\xb8\x02\n" +
+	"\arequest\x18\x02 \x01(\v2!.rbdwarden.control.v1.CallRequestR\arequest\"\x80\x02\n" +
 	"\n" +
 	"FromWorker\x12?\n" +
 	"\theartbeat\x18\x01 \x01(\v2\x1f.rbdwarden.control.v1.HeartbeatH\x00R\theartbeat\x123\n" +
 	"\x05ready\x18\x02 \x01(\v2\x1b.rbdwarden.control.v1.ReadyH\x00R\x05ready\x126\n" +
-	"\x06failed\x18\x03 \x01(\v2\x1c.rbdwarden.control.v1.FailedH\x00R\x06failed\x126\n" +
-	"\x06report\x18\x04 \x01(\v2\x1c.rbdwarden.control.v1.ReportH\x00R\x06report\x129\n" +
-	"\x05reply\x18\x05 \x01(\v2!.rbdwarden.control.v1.WorkerReplyH\x00R\x05replyB\t\n" +
+	"\x06failed\x18\x03 \x01(\v2\x1c.rbdwarden.control.v1.FailedH\x00R\x06failed\x129\n" +
+	"\x05reply\x18\x04 \x01(\v2!.rbdwarden.control.v1.WorkerReplyH\x00R\x05replyB\t\n" +
 	"\amessage\"\v\n" +
 	"\tHeartbeat\"\a\n" +
 	"\x05Ready\"2\n" +
 	"\x06Failed\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\")\n" +
-	"\x06Report\x12\x1f\n" +
-	"\vreport_json\x18\x01 \x01(\fR\n" +
-	"reportJson\"T\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"T\n" +
 	"\vWorkerReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\x05reply\x18\x02 \x01(\v2\x1f.rbdwarden.control.v1.CallReplyR\x05reply2\xf0\x01\n" +
@@ -1100,7 +1037,7 @@ func file_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_control_v1_control_proto_rawDescData
 }
 
-var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_control_v1_control_proto_goTypes = []any{
 	(*VersionRequest)(nil), // 0: rbdwarden.control.v1.VersionRequest
 	(*VersionReply)(nil),   // 1: rbdwarden.control.v1.VersionReply
@@ -1117,12 +1054,11 @@ var file_control_v1_control_proto_goTypes = []any{
 	(*Heartbeat)(nil),      // 12: rbdwarden.control.v1.Heartbeat
 	(*Ready)(nil),          // 13: rbdwarden.control.v1.Ready
 	(*Failed)(nil),         // 14: rbdwarden.control.v1.Failed
-	(*Report)(nil),         // 15: rbdwarden.control.v1.Report
-	(*WorkerReply)(nil),    // 16: rbdwarden.control.v1.WorkerReply
-	nil,                    // 17: rbdwarden.control.v1.CallRequest.ArgumentsEntry
+	(*WorkerReply)(nil),    // 15: rbdwarden.control.v1.WorkerReply
+	nil,                    // 16: rbdwarden.control.v1.CallRequest.ArgumentsEntry
 }
 var file_control_v1_control_proto_depIdxs = []int32{
-	17, // 0: rbdwarden.control.v1.CallRequest.arguments:type_name -> rbdwarden.control.v1.CallRequest.ArgumentsEntry
+	16, // 0: rbdwarden.control.v1.CallRequest.arguments:type_name -> rbdwarden.control.v1.CallRequest.ArgumentsEntry
 	7,  // 1: rbdwarden.control.v1.ToWorker.start:type_name -> rbdwarden.control.v1.Start
 	8,  // 2: rbdwarden.control.v1.ToWorker.stop:type_name -> rbdwarden.control.v1.Stop
 	9,  // 3: rbdwarden.control.v1.ToWorker.reopen_log:type_name -> rbdwarden.control.v1.ReopenLog
@@ -1131,20 +1067,19 @@ var file_control_v1_control_proto_depIdxs = []int32{
 	12, // 6: rbdwarden.control.v1.FromWorker.heartbeat:type_name -> rbdwarden.control.v1.Heartbeat
 	13, // 7: rbdwarden.control.v1.FromWorker.ready:type_name -> rbdwarden.control.v1.Ready
 	14, // 8: rbdwarden.control.v1.FromWorker.failed:type_name -> rbdwarden.control.v1.Failed
-	15, // 9: rbdwarden.control.v1.FromWorker.report:type_name -> rbdwarden.control.v1.Report
-	16, // 10: rbdwarden.control.v1.FromWorker.reply:type_name -> rbdwarden.control.v1.WorkerReply
-	5,  // 11: rbdwarden.control.v1.WorkerReply.reply:type_name -> rbdwarden.control.v1.CallReply
-	0,  // 12: rbdwarden.control.v1.Control.Version:input_type -> rbdwarden.control.v1.VersionRequest
-	2,  // 13: rbdwarden.control.v1.Control.Ps:input_type -> rbdwarden.control.v1.PsRequest
-	4,  // 14: rbdwarden.control.v1.Control.Call:input_type -> rbdwarden.control.v1.CallRequest
-	1,  // 15: rbdwarden.control.v1.Control.Version:output_type -> rbdwarden.control.v1.VersionReply
-	3,  // 16: rbdwarden.control.v1.Control.Ps:output_type -> rbdwarden.control.v1.PsReply
-	5,  // 17: rbdwarden.control.v1.Control.Call:output_type -> rbdwarden.control.v1.CallReply
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	15, // 9: rbdwarden.control.v1.FromWorker.reply:type_name -> rbdwarden.control.v1.WorkerReply
+	5,  // 10: rbdwarden.control.v1.WorkerReply.reply:type_name -> rbdwarden.control.v1.CallReply
+	0,  // 11: rbdwarden.control.v1.Control.Version:input_type -> rbdwarden.control.v1.VersionRequest
+	2,  // 12: rbdwarden.control.v1.Control.Ps:input_type -> rbdwarden.control.v1.PsRequest
+	4,  // 13: rbdwarden.control.v1.Control.Call:input_type -> rbdwarden.control.v1.CallRequest
+	1,  // 14: rbdwarden.control.v1.Control.Version:output_type -> rbdwarden.control.v1.VersionReply
+	3,  // 15: rbdwarden.control.v1.Control.Ps:output_type -> rbdwarden.control.v1.PsReply
+	5,  // 16: rbdwarden.control.v1.Control.Call:output_type -> rbdwarden.control.v1.CallReply
+	14, // [14:17] is the sub-list for method output_type
+	11, // [11:14] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_control_proto_init() }
@@ -1162,7 +1097,6 @@ func file_control_v1_control_proto_init() {
 		(*FromWorker_Heartbeat)(nil),
 		(*FromWorker_Ready)(nil),
 		(*FromWorker_Failed)(nil),
-		(*FromWorker_Report)(nil),
 		(*FromWorker_Reply)(nil),
 	}
 	type x struct{}
@@ -1171,7 +1105,7 @@ func file_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_control_proto_rawDesc), len(file_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
