@@ -1,0 +1,66 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/rados"
+)
+
+// Tag asks the cluster for a tag; ENOENT if it does not exist or has expired.
+func (j *Journal) Tag(ctx context.Context, t wire.TagTID) (wire.Tag, error) {
+	tag, err := rados.Ask(ctx, j.header, j.HeaderObject(), wire.GetTag(t))
+	if err != nil {
+		return wire.Tag{}, fmt.Errorf("get journal tag %d: %w", t, err)
+	}
+	return tag, nil
+}
+
+// Tags lists, ascending, the tags from the one on that the client may still need.
+// class limits them to one class, nil does not. ENOENT if the client is not
+// registered.
+func (j *Journal) Tags(ctx context.Context, clientID string, class *wire.TagClass) ([]wire.Tag, error) {
+	var tags []wire.Tag
+	var after wire.TagTID
+	for {
+		page, err := rados.Ask(ctx, j.header, j.HeaderObject(), wire.TagList(after, wire.MaxReturn, clientID, class))
+		if err != nil {
+			return nil, fmt.Errorf("list journal tags: %w", err)
+		}
+		tags = append(tags, page...)
+		if len(page) < wire.MaxReturn {
+			return tags, nil
+		}
+		after = page[len(page)-1].TID
+	}
+}
+
+// AllocateTag makes the next tag. class may be wire.NewTagClass. Losing a race
+// against another writer (ESTALE) is tried again, as upstream does.
+func (j *Journal) AllocateTag(ctx context.Context, class wire.TagClass, data wire.TagData) (wire.Tag, error) {
+	tid, err := allocateTag(ctx, j.header, j.HeaderObject(), class, data)
+	if err != nil {
+		return wire.Tag{}, err
+	}
+	j.notifyUpdate()
+	return j.Tag(ctx, tid)
+}
+
+func allocateTag(ctx context.Context, io rados.IOContext, header string, class wire.TagClass, data wire.TagData) (wire.TagTID, error) {
+	for {
+		tid, err := rados.Ask(ctx, io, header, wire.GetNextTagTID())
+		if err != nil {
+			return 0, fmt.Errorf("allocate journal tag: %w", err)
+		}
+		err = rados.Tell(ctx, io, header, wire.TagCreate(tid, class, wire.Marshal(data)))
+		switch {
+		case err == nil:
+			return tid, nil
+		case !errors.Is(err, syscall.ESTALE):
+			return 0, fmt.Errorf("allocate journal tag %d: %w", tid, err)
+		}
+	}
+}

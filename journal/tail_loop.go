@@ -1,0 +1,256 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/rbdwarden/rbdwarden/ceph/encoding"
+	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+)
+
+// Next returns the next entries, at least one if there is one, and no more than
+// reach maxBytes. It waits for reads, not for entries: an empty batch with
+// CaughtUp means that there are none now; call Wait, then Next again.
+//
+// After an error Next may be called again: what is transient may have passed, what
+// is corrupt is found again.
+func (t *Tailer) Next(ctx context.Context, maxBytes int64) (Batch, error) {
+	clear(t.polled)
+	var b Batch
+	err := t.collect(ctx, &b, maxBytes)
+	b.Dropped = t.merge.takeDropped()
+	if len(b.Entries) > 0 || b.Ended != nil {
+		t.poll = t.cfg.MinPoll
+		return b, nil // an error is met again by the next call
+	}
+	return b, err
+}
+
+func (t *Tailer) collect(ctx context.Context, b *Batch, maxBytes int64) error {
+	var bytes int64
+	for {
+		before := t.merge.bytes
+		s := t.merge.nextStep()
+		t.held.Add(t.merge.bytes - before)
+		switch {
+		case s.entry != nil:
+			b.Entries = append(b.Entries, *s.entry)
+			t.prefetch()
+			if bytes += int64(s.entry.Size()); bytes >= maxBytes {
+				return nil
+			}
+		case s.ended != nil:
+			b.Ended = s.ended
+			return nil
+		case s.bad != nil:
+			found := s.bad.found
+			return &SequenceError{
+				Object: t.j.DataObject(found.Position.Object), Offset: found.Offset,
+				Due: s.bad.due, Found: found.Position,
+			}
+		default:
+			r := t.readers[*s.need]
+			if len(b.Entries) > 0 && !r.ready() {
+				t.prefetch() // while the caller works on what there is
+				return nil
+			}
+			found, err := t.look(ctx, r)
+			if err != nil {
+				return err
+			}
+			switch found {
+			case foundTagOver:
+				before := t.merge.bytes
+				b.Ended = t.merge.endTag()
+				t.held.Add(t.merge.bytes - before)
+				return nil
+			case foundNothing:
+				b.CaughtUp = true
+				return nil
+			}
+		}
+	}
+}
+
+// found is what became of looking at the place where the next entry is due.
+type found uint8
+
+const (
+	foundSomething found = iota + 1 // entries, or the merge can go on without
+	foundTagOver                    // nothing, and there is a newer tag
+	foundNothing                    // nothing yet
+)
+
+// look reads until the due offset r has an entry or it is clear that there is none.
+func (t *Tailer) look(ctx context.Context, r *objectReader) (found, error) {
+	width := t.meta.SplayWidth
+	for {
+		if r.inflight != nil {
+			select {
+			case res := <-r.inflight:
+				if t.finishRead(r, res) > 0 {
+					return foundSomething, nil
+				}
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			}
+		}
+		if err := r.err; err != nil {
+			r.err = nil
+			return 0, err
+		}
+		within, tag := t.merge.state == within, t.merge.tag
+		switch {
+		case r.more:
+			t.startRead(r)
+		case r.final(width):
+			if r.partial {
+				return 0, t.tornEntry(r)
+			}
+			if r.missing && r.seen.refresh == t.refresh {
+				// Never written, or trimmed? The header tells whether we still count.
+				if err := t.readHeader(ctx); err != nil {
+					return 0, err
+				}
+			}
+			r.advance(width, t.meta.MinimumSet)
+		case t.meta.ActiveSet > r.number.Set(width):
+			r.more = true // what was written until the set was closed
+		case within && r.seen.nextTag > tag+1:
+			if r.partial {
+				return 0, t.tornEntry(r)
+			}
+			return foundTagOver, nil
+		case within && t.meta.NextTag > tag+1:
+			r.more = true // what was written until the tag was over
+		case !t.polled[r.offset]:
+			r.more = true
+		case t.merge.state == search:
+			t.merge.exhausted(r.offset)
+			return foundSomething, nil
+		case t.stale():
+			if err := t.readHeader(ctx); err != nil {
+				return 0, err
+			}
+		default:
+			return foundNothing, nil
+		}
+	}
+}
+
+// startRead reads on at the due offset, and at every other one that may have more.
+func (t *Tailer) startRead(r *objectReader) {
+	if r.inflight == nil {
+		t.polled[r.offset] = true
+		r.start(t.ctx, t, t.readSize(r))
+	}
+	t.prefetch()
+}
+
+// prefetch takes in what has been read and starts reads at the offsets that have
+// more, and room for it.
+func (t *Tailer) prefetch() {
+	for o, r := range t.readers {
+		if r.ready() {
+			t.finishRead(r, <-r.inflight)
+		}
+		if r.inflight != nil || r.err != nil || t.merge.queues[o].bytes > t.chunk() {
+			continue
+		}
+		t.moveOn(r)
+		if r.more {
+			t.polled[o] = true
+			r.start(t.ctx, t, t.readSize(r))
+		}
+	}
+}
+
+// moveOn goes on to the next object where that needs no second look; look does
+// the rest, when the offset is due.
+func (t *Tailer) moveOn(r *objectReader) {
+	width := t.meta.SplayWidth
+	switch {
+	case r.more || r.partial:
+	case r.final(width) && !r.missing:
+		r.advance(width, t.meta.MinimumSet)
+	case r.atEnd && !r.final(width) && t.meta.ActiveSet > r.number.Set(width):
+		r.more = true
+	}
+}
+
+// readSize is how much the next read asks for: little when it is a poll.
+func (t *Tailer) readSize(r *objectReader) int64 {
+	if r.atEnd {
+		return minRead
+	}
+	return t.chunk()
+}
+
+// chunk is the most that one read asks for. Each offset holds two of them at
+// most: one being read and one being handed out.
+func (t *Tailer) chunk() int64 {
+	share := t.budget.Load() / int64(len(t.readers)) / 2
+	return min(max(share, minRead), 2<<t.meta.Order)
+}
+
+func (t *Tailer) finishRead(r *objectReader, res readResult) int {
+	atTail := r.atEnd
+	before := t.merge.bytes
+	asked := r.asked
+	n := r.finish(res, t.merge)
+	t.held.Add(t.merge.bytes - before - asked)
+	if n > 0 && atTail {
+		// Something was written: at the other offsets too, most likely.
+		for _, other := range t.readers {
+			if other != r && other.atEnd && other.inflight == nil {
+				other.more = true
+			}
+		}
+	}
+	return n
+}
+
+func (t *Tailer) stale() bool {
+	return t.dirty.Load() || t.cfg.Now().Sub(t.metaAt) >= t.cfg.Recheck
+}
+
+// readHeader reads the header and checks that the client may go on.
+func (t *Tailer) readHeader(ctx context.Context) error {
+	t.dirty.Store(false) // before, so that a change during it counts
+	m, err := t.j.Refresh(ctx)
+	if err != nil {
+		t.dirty.Store(true)
+		return err
+	}
+	t.meta, t.metaAt = m, t.cfg.Now()
+	t.refresh++
+	if err := checkClient(m, t.cfg.ClientID); err != nil {
+		return fmt.Errorf("journal of image %s, client %q: %w", t.j.imageID, t.cfg.ClientID, err)
+	}
+	return nil
+}
+
+// checkClient tells whether the client can rely on what is in the journal. While
+// a client is connected nothing is trimmed beyond any of its positions.
+func checkClient(m Metadata, id string) error {
+	c, ok := m.Client(id)
+	switch {
+	case !ok:
+		return ErrNotRegistered
+	case c.State == wire.Disconnected:
+		return ErrDisconnected
+	}
+	for _, p := range c.CommitPosition {
+		if p.Object.Set(m.SplayWidth) < m.MinimumSet {
+			return ErrTrimmed
+		}
+	}
+	return nil
+}
+
+// tornEntry is for an entry that is cut off where nothing will be written any more.
+func (t *Tailer) tornEntry(r *objectReader) error {
+	return &CorruptError{Object: t.j.DataObject(r.number), Offset: r.at, Err: &encoding.CorruptError{
+		What: "journal.Entry", Reason: "the object ends within the entry and is complete",
+	}}
+}
