@@ -1,0 +1,104 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/rbdwarden/rbdwarden/ceph"
+	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+	"github.com/rbdwarden/rbdwarden/rados"
+)
+
+// addSnapshot copies the head's map to the snapshot's and, with fast-diff, marks
+// what exists in the head's as unchanged since
+// (src/librbd/object_map/SnapshotCreateRequest.cc).
+func (o *objectMap) addSnapshot(ctx context.Context, id ceph.SnapID) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.m == nil {
+		return nil
+	}
+	if err := o.owned(); err != nil {
+		return err
+	}
+	return o.tolerate(ctx, o.copyToSnapshot(ctx, id))
+}
+
+func (o *objectMap) copyToSnapshot(ctx context.Context, id ceph.SnapID) error {
+	stored, err := readWhole(ctx, o.io, o.object()) // as it is, checksums and all
+	if err != nil {
+		return err
+	}
+	if err := o.io.Write(ctx, rbd.ObjectMapObject(o.id, id), new(rados.WriteOp).WriteFull(stored)); err != nil {
+		return err
+	}
+	if !o.fastDiff {
+		return nil
+	}
+	if err := o.io.Write(ctx, o.object(), asserted(rbd.ObjectMapSnapAdd())); err != nil {
+		return err
+	}
+	o.m.SnapAdd()
+	return nil
+}
+
+// removeSnapshot removes a snapshot's map. With fast-diff the next newer map (of
+// snapshot next, or of the head) first takes over what the snapshot said had
+// changed (src/librbd/object_map/SnapshotRemoveRequest.cc).
+func (o *objectMap) removeSnapshot(ctx context.Context, s *Snapshot, next ceph.SnapID) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.owned(); err != nil {
+		return err
+	}
+	name := rbd.ObjectMapObject(o.id, s.ID)
+	if o.fastDiff {
+		removed, err := loadObjectMap(ctx, o.io, name)
+		switch {
+		case errors.Is(err, syscall.ENOENT):
+			return nil // an interrupted removal got as far as this
+		case err != nil && rados.Classify(err) != rados.Corrupt:
+			return err
+		case err != nil, s.Flags.Has(rbd.FlagObjectMapInvalid):
+			err = o.invalidate(ctx, next)
+			if next == ceph.NoSnap {
+				o.valid = false
+			}
+		default:
+			err = o.takeOver(ctx, removed, next)
+		}
+		if err != nil {
+			return fmt.Errorf("object map of the next newer snapshot: %w", err)
+		}
+	}
+	err := o.io.Write(ctx, name, new(rados.WriteOp).Remove())
+	if err != nil && !errors.Is(err, syscall.ENOENT) {
+		return fmt.Errorf("remove object map: %w", err)
+	}
+	return nil
+}
+
+// takeOver folds a map that is going away into the next newer one.
+func (o *objectMap) takeOver(ctx context.Context, removed *rbd.ObjectMap, next ceph.SnapID) error {
+	op := new(rados.WriteOp).Exec(rbd.ObjectMapSnapRemove(removed))
+	if next == ceph.NoSnap {
+		if o.m == nil {
+			return nil // marked invalid already
+		}
+		op = asserted(rbd.ObjectMapSnapRemove(removed))
+	}
+	err := o.io.Write(ctx, rbd.ObjectMapObject(o.id, next), op)
+	switch {
+	case err == nil && next == ceph.NoSnap:
+		o.m.SnapRemove(removed)
+	case err == nil, errors.Is(err, syscall.ENOENT):
+	case rados.Classify(err) == rados.Permanent:
+		return o.invalidate(ctx, next)
+	}
+	if errors.Is(err, syscall.ENOENT) {
+		return nil
+	}
+	return err
+}
