@@ -1,6 +1,8 @@
 package replay
 
 import (
+	"slices"
+
 	"github.com/rbdwarden/rbdwarden/ceph/journal"
 )
 
@@ -48,20 +50,42 @@ type pendingOp struct {
 	segment *segment
 }
 
-// rollbackPending: then the I/O being planned belongs before that rollback, nothing
-// may be moved behind it, and nothing needs to be isolated, because the rollback
-// replaces the image's contents and is replayed whenever they are.
-func (p *Planner) rollbackPending() bool {
-	for _, op := range p.pending {
-		if op.place == atFinish {
-			return true
-		}
+// rollbackPending gives the index of the oldest pending rollback. While there is
+// one, the I/O being planned belongs before it, nothing may be moved behind it, and
+// nothing needs to be isolated, because the rollback replaces the image's contents
+// and is replayed whenever they are.
+func (p *Planner) rollbackPending() (int, bool) {
+	i := slices.IndexFunc(p.pending, func(op *pendingOp) bool { return op.place == atFinish })
+	return i, i >= 0
+}
+
+// clearable is how many pending operations can be planned at any place.
+func (p *Planner) clearable() int {
+	if i, rollback := p.rollbackPending(); rollback {
+		return i
+	}
+	return len(p.pending)
+}
+
+// renames says that the operation changes which snapshot has that name.
+func renames(op journal.Operation, name string) bool {
+	switch v := op.(type) {
+	case journal.SnapRemove:
+		return v.Name == name
+	case journal.SnapRename:
+		return v.OldName == name || v.NewName == name
 	}
 	return false
 }
 
-// clearPending plans the pending operations in the journal's order up to and with
-// the last-th, so that the position can advance. False if an outcome is missing.
+// nameInDoubt: behind a pending rollback other operations wait, so a snapshot of that
+// name cannot be created yet. Not in any journal that one librbd writes.
+func (p *Planner) nameInDoubt(name string) bool {
+	return slices.ContainsFunc(p.pending, func(op *pendingOp) bool { return renames(op.event, name) })
+}
+
+// clearPending plans the n oldest pending operations, so that the position can
+// advance. False if an outcome is missing.
 func (p *Planner) clearPending(n int) bool {
 	for ; n > 0; n-- {
 		if !p.finish(p.pending[0]) {

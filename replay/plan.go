@@ -84,10 +84,11 @@ func (p *Planner) consumeCompareAndWrite(e Entry, ev journal.AioCompareAndWrite)
 		p.failAt(e, reason)
 		return true
 	}
-	isolate := !p.rollbackPending()
-	if isolate && !p.clearPending(len(p.pending)) {
+	if !p.clearPending(p.clearable()) {
 		return false
 	}
+	_, rollback := p.rollbackPending()
+	isolate := !rollback
 	p.flushBatch()
 	if isolate && p.dirty {
 		p.checkpoint()
@@ -113,8 +114,12 @@ func (p *Planner) consumeOperation(e Entry, ev journal.Operation) bool {
 	}
 	p.flushBatch()
 	if op.place == atEvent {
-		if !p.rollbackPending() && !p.clearPending(len(p.pending)) {
+		if !p.clearPending(p.clearable()) {
 			return false
+		}
+		if create, ok := ev.(journal.SnapCreate); ok && p.nameInDoubt(create.Name) {
+			p.failAt(e, "snapshot is created beside an unfinished operation on its name, during a rollback")
+			return true
 		}
 		if _, _, known := p.outcomes.get(op.key); !known {
 			p.waiting = &op.key
@@ -123,7 +128,7 @@ func (p *Planner) consumeOperation(e Entry, ev journal.Operation) bool {
 		op.segment = p.takeReleasing(e)
 		return p.finish(op)
 	}
-	if len(p.pending) >= p.cfg.Pending && !p.rollbackPending() && !p.clearPending(1) {
+	if len(p.pending) >= p.cfg.Pending && !p.clearPending(min(1, p.clearable())) {
 		return false
 	}
 	op.segment = p.takeReleasing(e)

@@ -165,7 +165,7 @@ func (p *Planner) Position() journal.ObjectSetPosition {
 // Held is the payload in bytes that queued entries and unfinished steps hold.
 func (p *Planner) Held() int { return p.held }
 
-// Full asks the caller to push no more for now.
+// Full asks the caller to push no more for now. Next and Safe make room.
 func (p *Planner) Full() bool {
 	return p.held >= p.cfg.HeldBytes || len(p.queue) >= p.cfg.HeldEntries
 }
