@@ -11,8 +11,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -282,9 +284,17 @@ func (c *Cluster) Blocklist(ctx context.Context, address string, expire time.Dur
 	for _, word := range [...]string{"blocklist", "blacklist"} {
 		cmd := map[string]any{"prefix": "osd " + word, word + "op": "add", "addr": address}
 		if expire > 0 {
-			cmd["expire"] = math.Ceil(expire.Seconds())
+			// The monitors take a float, and nothing that looks like an integer.
+			cmd["expire"] = json.Number(strconv.FormatFloat(math.Ceil(expire.Seconds()), 'f', 1, 64))
 		}
-		if _, _, err = c.monCommand(ctx, cmd, nil); !errors.Is(err, syscall.EINVAL) {
+		_, status, e := c.monCommand(ctx, cmd, nil)
+		if e == nil || err == nil {
+			err = e
+			if status != "" && e != nil {
+				err = fmt.Errorf("%w: %s", e, status)
+			}
+		}
+		if !errors.Is(e, syscall.EINVAL) {
 			break
 		}
 	}
