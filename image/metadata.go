@@ -94,9 +94,5 @@ func releaseName(ctx context.Context, io rados.IOContext, name, id string) error
 	if err != nil {
 		return err
 	}
-	err = io.Write(ctx, rbd.IDObject(name), new(rados.WriteOp).Remove())
-	if errors.Is(err, syscall.ENOENT) {
-		return nil
-	}
-	return err
+	return removeObject(ctx, io, rbd.IDObject(name))
 }

@@ -174,6 +174,11 @@ func (o *objectMap) open(ctx context.Context, objects uint64, flags rbd.Flags) e
 		return err
 	}
 	o.locked = true
+	return o.load(ctx, objects, flags)
+}
+
+// load reads the map, or makes one that knows nothing if that is not possible.
+func (o *objectMap) load(ctx context.Context, objects uint64, flags rbd.Flags) error {
 	m, err := loadObjectMap(ctx, o.io, o.object())
 	o.m, o.valid = m, !flags.Has(rbd.FlagObjectMapInvalid)
 	switch {

@@ -73,11 +73,7 @@ func (o *objectMap) removeSnapshot(ctx context.Context, s *Snapshot, next ceph.S
 			return fmt.Errorf("object map of the next newer snapshot: %w", err)
 		}
 	}
-	err := o.io.Write(ctx, name, new(rados.WriteOp).Remove())
-	if err != nil && !errors.Is(err, syscall.ENOENT) {
-		return fmt.Errorf("remove object map: %w", err)
-	}
-	return nil
+	return removeObject(ctx, o.io, name)
 }
 
 // takeOver folds a map that is going away into the next newer one.
@@ -101,4 +97,37 @@ func (o *objectMap) takeOver(ctx context.Context, removed *rbd.ObjectMap, next c
 		return nil
 	}
 	return err
+}
+
+// rollBack puts a snapshot's map in the place of the head's. If the snapshot's
+// cannot be read, both are marked invalid
+// (src/librbd/object_map/SnapshotRollbackRequest.cc).
+func (o *objectMap) rollBack(ctx context.Context, id ceph.SnapID) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.m == nil {
+		return nil
+	}
+	if err := o.owned(); err != nil {
+		return err
+	}
+	stored, err := readWhole(ctx, o.io, rbd.ObjectMapObject(o.id, id))
+	if err == nil {
+		err = o.io.Write(ctx, o.object(), asserted().WriteFull(stored))
+	} else if rados.Classify(err) == rados.Permanent {
+		if flagErr := o.invalidate(ctx, id); flagErr != nil {
+			return flagErr
+		}
+	}
+	return o.tolerate(ctx, err)
+}
+
+// reload reads the head's map again after rollBack.
+func (o *objectMap) reload(ctx context.Context, objects uint64, flags rbd.Flags) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.m == nil {
+		return nil
+	}
+	return o.load(ctx, objects, flags)
 }
