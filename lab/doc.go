@@ -4,7 +4,7 @@
 // A cluster is one directory and three processes:
 //
 //	DIR/lab.json                 what this cluster is; Open and Stop refuse a directory without it
-//	DIR/ceph.conf                for daemons and clients
+//	DIR/ceph.conf                for daemons and clients; also as NAME.conf, for --cluster NAME run in DIR
 //	DIR/client.NAME.keyring      a user's key; ceph.conf finds it by the user's name
 //	DIR/{mon,mgr,osd}/           daemons' data
 //	DIR/run/                     pid files and admin sockets

@@ -102,6 +102,12 @@ func (c *Cluster) layOut(o Options, keys daemonKeys) error {
 	if err := os.WriteFile(c.Conf(), []byte(confText(c.desc, o.Conf)), 0o644); err != nil {
 		return err
 	}
+	// By the cluster's name too: programs that know --cluster only look for NAME.conf in their working directory.
+	byName := filepath.Join(c.desc.Dir, c.desc.Name+".conf")
+	os.Remove(byName)
+	if err := os.Symlink(confName, byName); err != nil {
+		return err
+	}
 	if err := os.WriteFile(c.daemonKeyring(), []byte(keys.daemons()), 0o600); err != nil {
 		return err
 	}

@@ -1,0 +1,200 @@
+package harness
+
+import (
+	"bytes"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/ceph/go-ceph/rados"
+
+	"github.com/rbdwarden/rbdwarden/lab"
+)
+
+// Writer writes to an image through librbd, as a virtual machine does, and knows at each moment what the image must
+// contain. Its operations come from a seed: writes of all sizes, discards, write-same, compare-and-write that succeeds
+// and that fails, and flushes. It is for one goroutine.
+type Writer struct {
+	// Contents is what the image holds after the operations so far.
+	Contents []byte
+	// Operations counts them.
+	Operations int
+
+	t      testing.TB
+	random *rand.Rand
+	conn   *rados.Conn
+	ioctx  *rados.IOContext
+	disk   *disk
+	closed sync.Once
+}
+
+// sector is the unit of all offsets and lengths, in bytes; a compare-and-write may not cross one.
+const sector = 512
+
+// OpenWriter opens the image on a cluster for writing and reads what it contains. The test closes it at its end at the
+// latest.
+func (i *Image) OpenWriter(t testing.TB, c *lab.Cluster, seed uint64) *Writer {
+	t.Helper()
+	w := &Writer{t: t, random: rand.New(rand.NewPCG(seed, seed))}
+	t.Cleanup(w.Close)
+	var err error
+	if w.conn, err = rados.NewConnWithUser("admin"); err != nil {
+		t.Fatal(err)
+	}
+	w.check(w.conn.ReadConfigFile(c.Conf()))
+	if seed%2 == 0 { // the least that librbd allows, instead of 64 KiB
+		w.check(w.conn.SetConfigOption("rbd_discard_granularity_bytes", "4096"))
+	}
+	w.check(w.conn.Connect())
+	if w.ioctx, err = w.conn.OpenIOContext(i.Pool.Name); err != nil {
+		t.Fatal(err)
+	}
+	if w.disk, err = openDisk(w.ioctx, i.Name); err != nil {
+		w.disk = nil
+		t.Fatal(err)
+	}
+	size, err := w.disk.size()
+	w.check(err)
+	w.Contents = make([]byte, size)
+	w.reread(0, int(size))
+	return w
+}
+
+// reread takes a range of the contents from the image.
+func (w *Writer) reread(at, size int) {
+	w.t.Helper()
+	const most = 8 << 20
+	for end := at + size; at < end; at += most {
+		w.check(w.disk.read(at, w.Contents[at:min(at+most, end)]))
+	}
+}
+
+// Digest is what DigestOn must answer for the contents so far.
+func (w *Writer) Digest() Digest {
+	sum := md5.Sum(w.Contents)
+	return Digest{int64(len(w.Contents)), hex.EncodeToString(sum[:])}
+}
+
+// Resize changes the image's size.
+func (w *Writer) Resize(size uint64) {
+	w.t.Helper()
+	w.check(w.disk.resize(size))
+	old := w.Contents
+	w.Contents = make([]byte, size)
+	copy(w.Contents, old)
+}
+
+// Write does n operations at random.
+func (w *Writer) Write(n int) {
+	w.t.Helper()
+	for range n {
+		w.step()
+		w.Operations++
+	}
+}
+
+// Flush waits until all is durable on the primary.
+func (w *Writer) Flush() {
+	w.t.Helper()
+	w.check(w.disk.flush())
+}
+
+// Close closes the image; its journal then holds every operation.
+func (w *Writer) Close() {
+	w.closed.Do(func() {
+		if w.disk != nil {
+			if err := w.disk.close(); err != nil {
+				w.t.Error(err)
+			}
+		}
+		if w.ioctx != nil {
+			w.ioctx.Destroy()
+		}
+		if w.conn != nil {
+			w.conn.Shutdown()
+		}
+	})
+}
+
+// extent picks a range of whole sectors, most of them small.
+func (w *Writer) extent() (at, size int) {
+	sectors := len(w.Contents) / sector
+	most := []int{1, 8, 8, 8, 64, 256, 2048}[w.random.IntN(7)]
+	n := min(1+w.random.IntN(most), sectors)
+	return w.random.IntN(sectors-n+1) * sector, n * sector
+}
+
+// noise makes bytes that no other write makes.
+func (w *Writer) noise(size int) []byte {
+	b := make([]byte, size)
+	for i := range b {
+		b[i] = byte(w.random.Uint32())
+	}
+	return b
+}
+
+// step does one operation.
+func (w *Writer) step() {
+	w.t.Helper()
+	at, size := w.extent()
+	target := w.Contents[at : at+size]
+	switch k := w.random.IntN(100); {
+	case k < 62:
+		data := w.noise(size)
+		w.check(w.disk.write(at, data))
+		copy(target, data)
+	case k < 74:
+		w.discard(at, size)
+	case k < 82:
+		data := w.noise(sector)
+		w.check(w.disk.writeSame(at, size, data))
+		for i := 0; i < size; i += sector {
+			copy(target[i:], data)
+		}
+	case k < 94:
+		w.compareAndWrite(at, w.random.IntN(2) == 0)
+	default:
+		w.Flush()
+	}
+}
+
+// discard gives a range back, and half of the time the whole objects around it, which can then be removed.
+func (w *Writer) discard(at, size int) {
+	w.t.Helper()
+	const object = 4 << 20
+	if w.random.IntN(2) == 0 && at/object*object+object <= len(w.Contents) {
+		at, size = at/object*object, object
+	}
+	w.check(w.disk.discard(at, size))
+	w.reread(at, size) // what is not of whole granules stays
+}
+
+// compareAndWrite replaces one sector if it holds what is expected, or finds that it does not.
+func (w *Writer) compareAndWrite(at int, match bool) {
+	w.t.Helper()
+	target := w.Contents[at : at+sector]
+	expected := bytes.Clone(target)
+	if !match {
+		expected[w.random.IntN(sector)] ^= 0xff
+	}
+	data := w.noise(sector)
+	err := w.disk.compareAndWrite(at, expected, data)
+	switch {
+	case match:
+		w.check(err)
+		copy(target, data)
+	case !errors.Is(err, syscall.EILSEQ):
+		w.t.Fatalf("compare-and-write at %d on other contents: %v, want EILSEQ", at, err)
+	}
+}
+
+func (w *Writer) check(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
