@@ -308,3 +308,25 @@ func defaultOf(name string) string {
 	}
 	panic("no option " + name)
 }
+
+// ofProcess are options that concern the process and not a connection: librados must
+// not act on them, least of all write the daemon's log or remove its pid file.
+var ofProcess = map[string]bool{
+	"admin_socket": true, "admin_socket_mode": true, "daemonize": true, "pid_file": true,
+	"run_dir": true, "setuser": true, "setgroup": true, "setuser_match_path": true,
+	"chdir": true, "fatal_signal_handlers": true, "debug_rbd_mirror": true, "thp": true,
+}
+
+// Librados are the overrides for librados to set: all but those that concern the
+// process.
+func (c Config) Librados() Settings {
+	out := Settings{}
+	for name, value := range c.Overrides {
+		if ofProcess[name] || strings.HasPrefix(name, "log_") || strings.HasPrefix(name, "err_to_") ||
+			strings.HasPrefix(name, "mon_cluster_log_") || strings.HasPrefix(name, "clog_to_") {
+			continue
+		}
+		out[name] = value
+	}
+	return out
+}

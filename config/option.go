@@ -26,18 +26,22 @@ func (t Type) String() string {
 	return [...]string{"?", "string", "bool", "uint", "size", "float", "duration"}[t]
 }
 
+// MarshalText makes a type readable in JSON.
+func (t Type) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
 // Option describes one option.
 type Option struct {
-	Name string
+	Name string `json:"name"`
 	// Aliases are its names in other releases of Ceph, tried after Name.
-	Aliases []string
-	Type    Type
-	Default string
+	Aliases []string `json:"aliases,omitempty"`
+	Type    Type     `json:"type"`
+	Default string   `json:"default"`
 	// Min and Max bound a number (in seconds for a duration). Both 0: no bounds
 	// but that of the type.
-	Min, Max float64
-	Allowed  []string // the only values of a string; nil: any
-	About    string   // one line for people
+	Min     float64  `json:"min"`
+	Max     float64  `json:"max"`
+	Allowed []string `json:"allowed,omitempty"` // the only values of a string; nil: any
+	About   string   `json:"about"`             // one line for people
 
 	field func(*Options) any // where the value goes: a pointer
 }

@@ -139,7 +139,7 @@ func (s *Supervisor) perform(f effect) event {
 	case effSpawn:
 		return s.start()
 	case effAskStop:
-		s.log.Info().Dur("within", f.within).Msg("asking worker to stop")
+		s.log.Info().Stringer("within", f.within).Msg("asking worker to stop")
 		s.send(&controlv1.ToWorker{Message: &controlv1.ToWorker_Stop{
 			Stop: &controlv1.Stop{DeadlineNanos: f.within.Nanoseconds()},
 		}})
@@ -156,7 +156,7 @@ func (s *Supervisor) perform(f effect) event {
 			ev = s.log.Info()
 		}
 		if !f.next.IsZero() {
-			ev = ev.Dur("restart_in", time.Until(f.next).Round(time.Millisecond))
+			ev = ev.Stringer("restart_in", time.Until(f.next).Round(time.Millisecond))
 		}
 		ev.Str("why", string(f.cause.Why)).Str("cause", f.cause.String()).Msg("worker ended")
 	}

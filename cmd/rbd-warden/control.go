@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
+	"github.com/rbdwarden/rbdwarden/report"
+)
+
+// maxSocketPath is the longest path that a unix socket can have, in bytes.
+const maxSocketPath = 107
+
+// controlServer answers the command line on the control socket.
+type controlServer struct {
+	controlv1.UnimplementedControlServer
+	warden *warden
+	server *grpc.Server
+	path   string
+}
+
+// listenControl serves the control socket. The result is usable (for Stop) also after
+// an error, and if no socket is configured.
+func listenControl(d *warden) (*controlServer, error) {
+	c := &controlServer{warden: d, path: d.cfg.Process.ControlSocket}
+	if c.path == "" {
+		return c, nil
+	}
+	if len(c.path) > maxSocketPath {
+		return c, fmt.Errorf("path of control socket has more than %d bytes: %s (set rbd_warden_control_socket)", maxSocketPath, c.path)
+	}
+	removeStale(socketPattern(d.cfg.Process.ControlSocket, os.Getpid()))
+	if inUse(c.path) {
+		return c, fmt.Errorf("control socket %s is in use by another daemon", c.path)
+	}
+	if err := os.Remove(c.path); err != nil && !os.IsNotExist(err) {
+		return c, err
+	}
+	// The mode must be right from the start: who connects may do anything.
+	old := syscall.Umask(0o177)
+	l, err := net.Listen("unix", c.path)
+	syscall.Umask(old)
+	if err != nil {
+		return c, err
+	}
+	c.server = grpc.NewServer(grpc.UnaryInterceptor(recoverCall))
+	controlv1.RegisterControlServer(c.server, c)
+	go func() {
+		if err := c.server.Serve(l); err != nil {
+			d.log.Warn().Err(err).Msg("control socket ended")
+		}
+	}()
+	return c, nil
+}
+
+// recoverCall keeps a command's panic from ending the daemon.
+func recoverCall(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (reply any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = status.Errorf(codes.Internal, "panic: %v", p)
+		}
+	}()
+	return next(ctx, req)
+}
+
+// Stop ends the service and removes the socket.
+func (c *controlServer) Stop() {
+	if c.server != nil {
+		c.server.Stop() // closing the listener removes the socket
+	}
+}
+
+// Version tells what runs.
+func (c *controlServer) Version(context.Context, *controlv1.VersionRequest) (*controlv1.VersionReply, error) {
+	b := thisBuild()
+	return &controlv1.VersionReply{Version: b.Version, Commit: b.Commit, Go: b.Go, Pid: int64(os.Getpid())}, nil
+}
+
+// Ps answers the supervision tree.
+func (c *controlServer) Ps(ctx context.Context, _ *controlv1.PsRequest) (*controlv1.PsReply, error) {
+	data, err := json.Marshal(c.warden.report(ctx))
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "encode report: %v", err)
+	}
+	return &controlv1.PsReply{ReportJson: data}, nil
+}
+
+// Call does what concerns the daemon, and hands the rest to the worker.
+func (c *controlServer) Call(ctx context.Context, r *controlv1.CallRequest) (*controlv1.CallReply, error) {
+	workers := c.warden.workers
+	if int(r.GetWorker()) >= len(workers) {
+		return nil, status.Errorf(codes.NotFound, "there is no worker %d (there are %d)", r.GetWorker(), len(workers))
+	}
+	w := workers[r.GetWorker()]
+	if r.GetCommand() == restartWorker {
+		w.Restart()
+		return &controlv1.CallReply{Text: fmt.Sprintf("worker %d restarts", r.GetWorker())}, nil
+	}
+	reply, err := w.Call(ctx, r)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return reply, nil
+}
+
+// restartWorker is the command that replaces a worker process by a new one.
+const restartWorker = "worker restart"
+
+// patience is how long a report waits for workers.
+const reportPatience = 2 * time.Second
+
+// report makes the supervision tree. A worker that does not answer is shown with what
+// it said last.
+func (d *warden) report(ctx context.Context) report.Daemon {
+	ctx, cancel := context.WithTimeout(ctx, reportPatience)
+	defer cancel()
+	host, _ := os.Hostname()
+	r := report.Daemon{
+		Version: version, Host: host, PID: os.Getpid(), Cluster: d.cfg.Cluster,
+		Entity: d.cfg.Entity.String(), Started: d.started, Stops: d.stopping(),
+		Workers: make([]report.Worker, len(d.workers)),
+	}
+	var all sync.WaitGroup
+	for i, w := range d.workers {
+		all.Go(func() { r.Workers[i] = w.Report(ctx) })
+	}
+	all.Wait()
+	r.Taken = time.Now()
+	return r
+}
+
+// socketPattern makes a pattern that the sockets of all daemons like this one match,
+// from the path of this one's.
+func socketPattern(path string, pid int) string {
+	dir, base := filepath.Split(path)
+	return filepath.Join(dir, strings.ReplaceAll(base, fmt.Sprintf(".%d.", pid), ".*."))
+}
+
+// removeStale removes the sockets of daemons that died without removing theirs.
+func removeStale(pattern string) {
+	paths, err := filepath.Glob(pattern)
+	if err != nil || !strings.Contains(pattern, "*") {
+		return
+	}
+	for _, p := range paths {
+		if !inUse(p) {
+			// Whoever may not remove it leaves it, and it does no harm.
+			_ = os.Remove(p)
+		}
+	}
+}
+
+// inUse tells whether somebody listens on a socket. A socket that we may not connect
+// to counts as in use.
+func inUse(path string) bool {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		c.Close()
+		return true
+	}
+	return !isGone(err)
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
+	"github.com/rbdwarden/rbdwarden/report"
+)
+
+// psCommand holds the flags of `rbd-warden ps`.
+type psCommand struct {
+	sockets socketFlags
+	json    bool
+	trace   bool
+}
+
+func newPsCommand() *cobra.Command {
+	var ps psCommand
+	cmd := &cobra.Command{
+		Use:   "ps",
+		Short: "Show the daemons of this host, their workers and images, and what died of what",
+		Example: `  rbd-warden ps
+  rbd-warden ps -c /etc/ceph/backup.conf --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return ps.Run(cmd.Context(), cmd.OutOrStdout()) },
+	}
+	ps.sockets.add(cmd)
+	cmd.Flags().BoolVar(&ps.json, "json", false, "print JSON: a list of daemons")
+	cmd.Flags().BoolVar(&ps.trace, "trace", false, "show each image's last steps")
+	return cmd
+}
+
+// Run asks every daemon and prints what they say.
+func (ps psCommand) Run(ctx context.Context, out io.Writer) error {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	sockets, err := ps.sockets.find()
+	if err != nil {
+		return err
+	}
+	daemons := []report.Daemon{}
+	var errs []error
+	for _, s := range sockets {
+		d, err := askReport(ctx, s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s, err))
+			continue
+		}
+		daemons = append(daemons, d)
+	}
+	if ps.json {
+		enc := json.NewEncoder(out)
+		enc.SetIndent("", "  ")
+		return errors.Join(append(errs, enc.Encode(daemons))...)
+	}
+	for _, d := range daemons {
+		printDaemon(out, d, ps.trace)
+	}
+	return errors.Join(errs...)
+}
+
+func askReport(ctx context.Context, socket string) (report.Daemon, error) {
+	var d report.Daemon
+	ctx, cancel := context.WithTimeout(ctx, reportPatience+3*time.Second)
+	defer cancel()
+	client, closeConn, err := dial(socket)
+	if err != nil {
+		return d, err
+	}
+	defer closeConn()
+	reply, err := client.Ps(ctx, &controlv1.PsRequest{})
+	if err != nil {
+		return d, plain(err)
+	}
+	return d, json.Unmarshal(reply.ReportJson, &d)
+}
+
+// printDaemon prints a supervision tree for people.
+func printDaemon(out io.Writer, d report.Daemon, trace bool) {
+	fmt.Fprintf(out, "daemon %d on %s: %s of cluster %s, version %s, up %s%s\n", d.PID, d.Host, d.Entity, d.Cluster,
+		d.Version, ago(d.Taken, d.Started), when(d.Stops, ", stopping"))
+	for _, w := range d.Workers {
+		printWorker(out, d.Taken, w, trace)
+	}
+}
+
+func printWorker(out io.Writer, now time.Time, w report.Worker, trace bool) {
+	fmt.Fprintf(out, "  worker %d: %s for %s", w.Index, w.State, ago(now, w.Since))
+	if w.PID != 0 {
+		fmt.Fprintf(out, ", pid %d, %s", w.PID, bytesText(w.RSS))
+	}
+	fmt.Fprintf(out, ", %d restarts%s\n", w.Restarts, when(!w.NextStart.IsZero(), ", next in "+ago(w.NextStart, now)))
+	printCause(out, "    ", now, w.LastCause)
+	if w.Waits != "" {
+		fmt.Fprintf(out, "    waits for %s\n", w.Waits)
+	}
+	for _, n := range w.Notes {
+		fmt.Fprintf(out, "    note: %s\n", n)
+	}
+	if len(w.Pools) > 0 && (w.PID == 0 || now.Sub(w.LastTold) > 5*time.Second) {
+		fmt.Fprintf(out, "    (below: as told %s ago)\n", ago(now, w.LastTold))
+	}
+	for _, p := range w.Pools {
+		printPool(out, now, p, trace)
+	}
+}
+
+func printPool(out io.Writer, now time.Time, p report.Pool, trace bool) {
+	name := p.Name
+	if p.Namespace != "" {
+		name += "/" + p.Namespace
+	}
+	fmt.Fprintf(out, "    pool %s from %s: %s%s%s, %d restarts\n", name, p.Peer.Site, p.Health,
+		when(p.Leader, ", leader"), when(!p.Peer.Reachable, ", peer unreachable"), p.Restarts)
+	printCause(out, "      ", now, p.LastCause)
+	for _, c := range p.Callouts {
+		fmt.Fprintf(out, "      %s\n", c)
+	}
+	if p.Waits != "" {
+		fmt.Fprintf(out, "      waits for %s\n", p.Waits)
+	}
+	if len(p.Images) == 0 {
+		return
+	}
+	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "      IMAGE\tSTATE\tBEHIND\tLAG\tRATE\tRESTARTS\tDESCRIPTION\n")
+	for _, i := range p.Images {
+		label := i.Name
+		if label == "" {
+			label = i.GlobalID
+		}
+		state := i.State + when(i.Paused, ", paused") + when(i.Parked, ", parked")
+		fmt.Fprintf(tw, "      %s\t%s\t%s\t%s\t%s/s\t%d\t%s\n", label, state, known(i.EntriesBehind),
+			lag(i.LagSeconds), bytesText(int64(i.BytesPerSecond)), i.Restarts, i.Description)
+	}
+	tw.Flush()
+	for _, i := range p.Images {
+		if i.LastCause != nil {
+			fmt.Fprintf(out, "      %s:\n", i.Name)
+			printCause(out, "        ", now, i.LastCause)
+		}
+		for _, s := range i.Trace {
+			if trace {
+				fmt.Fprintf(out, "        %s %s -> %s on %s %s\n", s.When.Format(time.TimeOnly), s.From, s.To, s.Message, s.Text)
+			}
+		}
+	}
+}
+
+func printCause(out io.Writer, indent string, now time.Time, c *report.Cause) {
+	if c != nil {
+		fmt.Fprintf(out, "%slast end, %s ago: %s\n", indent, ago(now, c.When), c)
+	}
+}
+
+func when(cond bool, s string) string {
+	if cond {
+		return s
+	}
+	return ""
+}
+
+// ago is the time from then to now, rounded for people.
+func ago(now, then time.Time) string {
+	d := now.Sub(then)
+	switch {
+	case then.IsZero():
+		return "?"
+	case d < 10*time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+func lag(seconds float64) string {
+	if seconds < 0 {
+		return "?"
+	}
+	return time.Duration(seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
+}
+
+func known(n int64) string {
+	if n < 0 {
+		return "?"
+	}
+	return fmt.Sprint(n)
+}
+
+func bytesText(n int64) string {
+	v, units := float64(n), "BKMGT"
+	for v >= 1024 && len(units) > 1 {
+		v, units = v/1024, units[1:]
+	}
+	if units[0] == 'B' {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %ciB", v, units[0])
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/rbdwarden/rbdwarden/config"
+	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/supervision/worker"
+)
+
+// seams are what mirror has to do with the process that it runs in.
+type seams struct {
+	Index    int // of this worker, from 0
+	Restarts int // workers of this index before this one
+	// Ready tells the daemon that the worker does its work. Call it once.
+	Ready func()
+	// Serve installs what the daemon can ask of the worker, in particular the
+	// report and the commands of the command line.
+	Serve func(worker.Hooks)
+	// Deadline is when a worker that was asked to stop is killed.
+	Deadline func() time.Time
+}
+
+// runWorker is a worker process: it does mirror until the daemon says stop, and
+// returns the exit code.
+func runWorker(ctx context.Context) int {
+	w, err := worker.Attach()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "rbd-warden worker:", err)
+		return worker.ExitPermanent
+	}
+	var cfg config.Config
+	if err := json.Unmarshal(w.Config(), &cfg); err != nil {
+		// Not %v: the message could quote the configuration, with its secrets.
+		return w.End(errors.New("the daemon's configuration cannot be decoded"), classify)
+	}
+	log, out, err := openLog(cfg.Process, w.LogFile())
+	log = log.With().Int("worker", w.Index()).Int("pid", os.Getpid()).Logger()
+	if err != nil {
+		log.Warn().Err(err).Msg("cannot open log file")
+	}
+	reopen := func() {
+		if err := out.Reopen(); err != nil {
+			log.Warn().Err(err).Msg("cannot open log file again")
+		}
+	}
+	serve := func(h worker.Hooks) {
+		h.ReopenLog = reopen
+		w.Serve(h)
+	}
+	serve(worker.Hooks{})
+	boundMemory(cfg, log)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go watchSignals(w, reopen)
+	go func() {
+		<-w.Stopping()
+		log.Info().Msg("stopping")
+		cancel()
+	}()
+	err = mirror(ctx, cfg, log, seams{
+		Index: w.Index(), Restarts: w.Restarts(), Ready: w.Ready, Serve: serve, Deadline: w.Deadline,
+	})
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	if err != nil {
+		log.Error().Err(err).Str("class", classify(err)).Msg("worker fails")
+	} else {
+		log.Info().Msg("worker stopped")
+	}
+	return w.End(err, classify)
+}
+
+// boundMemory makes Go's garbage collector work harder as the process nears its
+// memory target, instead of taking twice the live heap.
+func boundMemory(cfg config.Config, log zerolog.Logger) {
+	o, err := cfg.LoadOwn()
+	if err != nil || o.Warden.WorkerMemoryLimit == 0 {
+		return
+	}
+	debug.SetMemoryLimit(int64(o.Warden.WorkerMemoryLimit / 10 * 9))
+	log.Debug().Uint64("bytes", o.Warden.WorkerMemoryLimit).Msg("memory limit")
+}
+
+// watchSignals lets a signal that was meant for the daemon, but sent to all processes
+// of that name, have the same effect here.
+func watchSignals(w *worker.Worker, reopen func()) {
+	ch := make(chan os.Signal, 4)
+	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	for s := range ch {
+		if s == syscall.SIGHUP {
+			reopen()
+		} else {
+			w.Stop()
+		}
+	}
+}
+
+func classify(err error) string { return rados.Classify(err).String() }
