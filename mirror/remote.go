@@ -11,7 +11,6 @@ import (
 	"github.com/rbdwarden/rbdwarden/rados"
 )
 
-
 // PollInterval is how often rbd-mirror pings a remote pool (RemotePoolPoller.cc). The
 // time of the last ping is what "rbd mirror pool info --all" shows there.
 const PollInterval = 30 * time.Second
