@@ -45,7 +45,7 @@ func ParseFile(path string, data []byte) (*File, error) {
 		line := strings.TrimSuffix(lines[i], "\r")
 		for continued(line) && i+1 < len(lines) {
 			i++
-			line = line[:len(line)-1] + " " + strings.TrimSuffix(lines[i], "\r")
+			line = line[:len(line)-1] + strings.TrimSuffix(lines[i], "\r")
 		}
 		if !utf8.ValidString(line) {
 			return nil, bad("not valid UTF-8")

@@ -209,7 +209,7 @@ func (d *warden) Run(ctx context.Context) (err error) {
 	}
 	defer control.Stop()
 
-	d.log.Info().Str("version", version).Str("configuration", d.cfg.String()).Msg("daemon started")
+	d.log.Info().Str("version", version).RawJSON("configuration", []byte(d.cfg.String())).Msg("daemon started")
 	d.notify("READY=1", "STATUS=starting")
 	ended := make(chan error, len(d.workers))
 	for _, w := range d.workers {
