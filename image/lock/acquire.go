@@ -178,6 +178,9 @@ func (l *Lock) look(ctx context.Context, cookie string) (sight, error) {
 	if s.Info, err = query.Decode(info.Data); err != nil {
 		return s, &rados.Error{Op: "lock.get_info", Pool: l.io.Pool().Name, Namespace: l.io.Namespace(), Object: l.target.Object, Err: err}
 	}
+	if f := l.opts.KnownDead; f != nil && len(s.Info.Lockers) > 0 {
+		s.KnownDead = f(s.Info.Lockers[0].Description)
+	}
 	return s, nil
 }
 
@@ -186,7 +189,7 @@ func (l *Lock) take(ctx context.Context, cookie string) (held bool, err error) {
 	l.mayHold(cookie)
 	var op rados.WriteOp
 	op.AssertExists() // or a lock would create the header of an image that was just removed
-	op.Exec(cls.Lock(cls.Request{Name: l.target.Name, Type: cls.Exclusive, Cookie: cookie, Tag: l.target.Tag}))
+	op.Exec(cls.Lock(cls.Request{Name: l.target.Name, Type: cls.Exclusive, Cookie: cookie, Tag: l.target.Tag, Description: l.opts.Description}))
 	switch err := l.io.Write(ctx, l.target.Object, &op); {
 	case err == nil, errors.Is(err, syscall.EEXIST):
 		return l.becomeHeld(cookie), nil

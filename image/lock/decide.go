@@ -24,6 +24,8 @@ type sight struct {
 	// DeadFor is how long this very locker has been seen without its watch; 0 on
 	// the first look.
 	DeadFor time.Duration
+	// KnownDead: Options.KnownDead says so of this very locker.
+	KnownDead bool
 
 	DeadGrace    time.Duration // see Options
 	RewatchGrace time.Duration // see Options
@@ -87,10 +89,12 @@ func decide(s sight) decision {
 	}
 
 	grace := s.DeadGrace
-	switch s.life(owner, handle) {
-	case alive:
+	switch life := s.life(owner, handle); {
+	case s.KnownDead:
+		grace = 0
+	case life == alive:
 		return ask{owner}
-	case rewatching:
+	case life == rewatching:
 		if s.DeadFor < s.RewatchGrace {
 			return ask{owner}
 		}

@@ -67,6 +67,13 @@ type Options struct {
 	// damaged notification, an announcement that could not be sent.
 	Trouble func(error)
 
+	// Description goes into the lock, for people and for KnownDead.
+	Description string
+	// KnownDead, if not nil, says of another owner's description that its process is
+	// certainly dead, although its watch has not expired yet. Such an owner is fenced
+	// at once. It must be right: a living owner would be blocklisted.
+	KnownDead func(description string) bool
+
 	// BlocklistExpire is how long a dead owner stays blocklisted; 0: the option
 	// rbd_blocklist_expire_seconds, which by default is the cluster's own time.
 	BlocklistExpire time.Duration
