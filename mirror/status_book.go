@@ -73,7 +73,7 @@ func (e *statusEntry) await(due time.Time) {
 func (b *statusBook) forget(globalID string) {
 	e := b.entries[globalID]
 	switch {
-	case e == nil:
+	case e == nil, e.remove: // a removal ends by itself
 	case e.pending:
 		e.forgotten = true
 	default:

@@ -19,8 +19,7 @@ type statusRun struct {
 
 // step does what can be done now. An error means that the client is fenced.
 func (r *statusRun) step(ctx context.Context) error {
-	now := time.Now()
-	if now.Before(r.retry) {
+	if time.Now().Before(r.retry) {
 		return nil
 	}
 	if r.watch == nil {
@@ -28,7 +27,7 @@ func (r *statusRun) step(ctx context.Context) error {
 			return r.failure(ctx, err)
 		}
 	}
-	if !now.Before(r.beat) {
+	if now := time.Now(); !now.Before(r.beat) {
 		r.beat = now.Add(r.w.cfg.Beat)
 		r.w.mu.Lock()
 		r.w.book.beat(now)
@@ -65,10 +64,12 @@ func (r *statusRun) register(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	now := time.Now()
 	r.watch = watch
+	r.beat = now.Add(r.w.cfg.Beat)
 	r.w.mu.Lock()
 	r.w.cond.Registered = true
-	r.w.book.beat(time.Now())
+	r.w.book.beat(now)
 	r.w.mu.Unlock()
 	return nil
 }
