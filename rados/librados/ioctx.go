@@ -35,14 +35,25 @@ type ioContext struct {
 var _ rados.IOContext = (*ioContext)(nil)
 
 // Native gives go-ceph's I/O context of io, for go-ceph/rbd. It is io's: do not
-// destroy it, and do not use it after io.Close. ok is false if io is not of this
-// package.
+// destroy it, and do not use it after io.Close unless it is held (see Hold). ok is
+// false if io is not of this package.
 func Native(io rados.IOContext) (native *goceph.IOContext, ok bool) {
 	c, ok := io.(*ioContext)
 	if !ok {
 		return nil, false
 	}
 	return c.native, true
+}
+
+// Hold keeps io's handles, and the connection under them, alive until release is
+// called, even if they are closed meanwhile: for calls into librbd that cannot be
+// taken back. ok is false if io is closed or not of this package.
+func Hold(io rados.IOContext) (release func(), ok bool) {
+	c, ok := io.(*ioContext)
+	if !ok || !c.enter() {
+		return nil, false
+	}
+	return c.exit, true
 }
 
 func (io *ioContext) Pool() rados.Pool       { return io.pool }

@@ -1,0 +1,291 @@
+package imagesync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+	"github.com/rbdwarden/rbdwarden/image"
+	"github.com/rbdwarden/rbdwarden/rados"
+)
+
+// copier copies the objects up to one sync point.
+type copier struct {
+	*transfer
+	end      *image.Snapshot // the sync point
+	versions []version
+	total    uint64 // objects that any version can have
+	start    uint64 // the first that is not copied yet
+	fresh    bool   // the local image has never had data
+
+	remoteMaps remoteMaps
+	bytes      *semaphore.Weighted
+	read       atomic.Uint64
+	written    atomic.Uint64
+
+	mu        sync.Mutex
+	next      uint64 // to be copied
+	done      prefix
+	localMaps *localMaps
+	stored    uint64 // the local object maps are right for objects below this one
+}
+
+func newCopier(r *transfer, end *image.Snapshot, fresh bool) *copier {
+	c := &copier{transfer: r, end: end, fresh: fresh, bytes: semaphore.NewWeighted(r.Limits.Bytes)}
+	c.versions = planVersions(r.remote, r.Local.Header().Snapshots, r.Meta.SnapSeqs, end.ID)
+	for _, v := range c.versions {
+		c.total = max(c.total, v.objects)
+	}
+	// A head that once was larger may have left objects behind an interrupted copy.
+	c.total = max(c.total, r.Meta.SyncObjectCount)
+	if n := r.Meta.SyncPoints[0].ObjectNumber; n != nil {
+		c.start = min(*n+1, c.total)
+	}
+	return c
+}
+
+func (c *copier) copyAll(ctx context.Context) error {
+	var err error
+	if c.remoteMaps, err = loadRemoteMaps(ctx, c.Remote, c.remote, c.versions); err != nil {
+		return err
+	}
+	h := c.Local.Header()
+	c.localMaps = newLocalMaps(h, c.versions, c.total, c.fresh)
+	usable, err := c.localMaps.resume(ctx, c.LocalPool, c.Local, c.start, h.Features.Has(rbd.FeatureFastDiff))
+	if err != nil {
+		return err
+	}
+	if !usable {
+		c.start = 0
+	}
+	c.next, c.stored, c.done.next = c.start, c.start, c.start
+
+	copying, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	group, groupCtx := errgroup.WithContext(copying)
+	for range c.Limits.Objects {
+		group.Go(func() error { return c.work(groupCtx) })
+	}
+	finished := make(chan error, 1)
+	go func() { finished <- group.Wait() }()
+	if err := c.supervise(ctx, finished, stop); err != nil {
+		return err
+	}
+	return c.checkpoint(ctx)
+}
+
+// supervise reports progress and makes checkpoints until the workers have ended.
+func (c *copier) supervise(ctx context.Context, finished <-chan error, stop context.CancelCauseFunc) error {
+	progress := time.NewTicker(time.Second)
+	defer progress.Stop()
+	checkpoint := time.NewTicker(c.Checkpoint)
+	defer checkpoint.Stop()
+	var failed error
+	for {
+		c.report()
+		select {
+		case <-progress.C:
+		case <-checkpoint.C:
+			if failed == nil {
+				if failed = c.checkpoint(ctx); failed != nil {
+					stop(failed)
+				}
+			}
+		case err := <-finished:
+			c.report()
+			if failed != nil {
+				return failed
+			}
+			return err
+		}
+	}
+}
+
+func (c *copier) report() {
+	c.mu.Lock()
+	done := c.done.count + c.start
+	c.mu.Unlock()
+	c.Progress(Progress{ObjectsDone: done, ObjectsTotal: c.total, BytesRead: c.read.Load(), BytesWritten: c.written.Load()})
+}
+
+// checkpoint records that everything below the first object that is not done is done:
+// the object maps, then the record.
+func (c *copier) checkpoint(ctx context.Context) error {
+	c.mu.Lock()
+	upTo := c.done.next
+	c.mu.Unlock()
+	if err := c.checkSyncPoint(ctx, c.end.ID, c.end.Name); err != nil {
+		return err
+	}
+	if upTo == c.stored {
+		return nil
+	}
+	if err := c.localMaps.store(ctx, c.Local, c.stored, upTo); err != nil {
+		return err
+	}
+	c.stored = upTo
+	meta := c.Meta
+	meta.SyncPoints = append(meta.SyncPoints[:0:0], meta.SyncPoints...)
+	last := upTo - 1
+	meta.SyncPoints[0].ObjectNumber = &last
+	return c.save(ctx, meta)
+}
+
+// work copies objects until there are no more.
+func (c *copier) work(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		n := c.next
+		if n < c.total {
+			c.next++
+		}
+		c.mu.Unlock()
+		if n >= c.total {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.object(ctx, image.ObjectNumber(n)); err != nil {
+			return &ObjectError{Object: c.remote.Layout.ObjectName(image.ObjectNumber(n)), Err: err}
+		}
+	}
+}
+
+// copyAttempts is how often an object is looked at anew because its history changes
+// (snapshots are removed) while it is being copied.
+const copyAttempts = 5
+
+func (c *copier) object(ctx context.Context, n image.ObjectNumber) error {
+	clean := c.fresh
+	if !c.remoteMaps.mayExist(n) {
+		if clean {
+			c.finished(n, objectPlan{exists: make([]bool, len(c.versions))}, nil)
+			return nil
+		}
+		return c.copyAs(ctx, n, history{}, clean)
+	}
+	weight := min(int64(c.remote.Layout.ObjectSize()), c.Limits.Bytes)
+	if err := c.bytes.Acquire(ctx, weight); err != nil {
+		return err
+	}
+	defer c.bytes.Release(weight)
+	var last history
+	for attempt := range copyAttempts {
+		h, err := c.history(ctx, n)
+		if err != nil {
+			return err
+		}
+		var vanished *VanishedError
+		err = c.copyAs(ctx, n, h, clean)
+		if !errors.As(err, &vanished) {
+			return err
+		}
+		if attempt > 0 && h.equal(last) {
+			return err
+		}
+		last, clean = h, false
+	}
+	return fmt.Errorf("its history changed during each of %d attempts: %w", copyAttempts, syscall.EAGAIN)
+}
+
+func (c *copier) history(ctx context.Context, n image.ObjectNumber) (history, error) {
+	var op rados.ReadOp
+	snaps := op.ListSnaps()
+	err := c.data.Read(ctx, c.remote.Layout.ObjectName(n), &op)
+	if errors.Is(err, syscall.ENOENT) {
+		return history{}, nil
+	}
+	return history{clones: snaps.Clones, seq: snaps.Seq}, err
+}
+
+// copyAs copies an object with the history that was read.
+func (c *copier) copyAs(ctx context.Context, n image.ObjectNumber, h history, clean bool) error {
+	plan := planObject(n, h, c.versions, clean)
+	written := make([]bool, len(c.versions))
+	for _, s := range plan.steps {
+		op, err := c.prepare(ctx, n, s)
+		if err != nil {
+			return err
+		}
+		if op == nil {
+			continue
+		}
+		err = c.Local.WriteObject(ctx, n, op)
+		if err != nil && !(s.remove && errors.Is(err, syscall.ENOENT)) {
+			return err
+		}
+		written[s.version] = true
+		c.written.Add(payload(op))
+	}
+	c.finished(n, plan, written)
+	return nil
+}
+
+// prepare reads what a step needs and builds its write.
+func (c *copier) prepare(ctx context.Context, n image.ObjectNumber, s step) (*rados.WriteOp, error) {
+	var pieces []piece
+	if len(s.ranges) > 0 {
+		var op rados.ReadOp
+		reads := s.read(&op)
+		err := c.data.Read(ctx, c.remote.Layout.ObjectName(n), &op)
+		if errors.Is(err, syscall.ENOENT) {
+			return nil, &VanishedError{Snap: uint64(s.readAt)}
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range reads {
+			c.read.Add(uint64(len(r.Data)))
+		}
+		if pieces, err = s.pieces(reads); err != nil {
+			return nil, err
+		}
+	}
+	return s.write(pieces, c.versions[s.version].context, c.remote.Layout.ObjectSize()), nil
+}
+
+// finished notes that an object is copied.
+func (c *copier) finished(n image.ObjectNumber, plan objectPlan, written []bool) {
+	fastDiff := c.Local.Header().Features.Has(rbd.FeatureFastDiff)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if written != nil {
+		c.localMaps.set(n, plan.exists, written, fastDiff)
+	}
+	c.done.add(uint64(n))
+}
+
+// prefix is a growing set of numbers that knows how far it is without a gap.
+type prefix struct {
+	next  uint64 // the first that is missing
+	ahead map[uint64]struct{}
+	count uint64
+}
+
+func (p *prefix) add(n uint64) {
+	p.count++
+	if n != p.next {
+		if p.ahead == nil {
+			p.ahead = make(map[uint64]struct{})
+		}
+		p.ahead[n] = struct{}{}
+		return
+	}
+	p.next++
+	for {
+		if _, ok := p.ahead[p.next]; !ok {
+			return
+		}
+		delete(p.ahead, p.next)
+		p.next++
+	}
+}

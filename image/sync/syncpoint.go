@@ -1,0 +1,115 @@
+package imagesync
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+
+	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+)
+
+// SyncPointPrefix begins the names of the sync points of a site
+// (src/tools/rbd_mirror/image_sync/Utils.cc). They belong to the site whose mirror
+// uuid they name, and nobody replicates them onwards.
+func SyncPointPrefix(mirrorUUID string) string { return ".rbd-mirror." + mirrorUUID + "." }
+
+func newSyncPointName(mirrorUUID string) string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return SyncPointPrefix(mirrorUUID) + fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// createSyncPoint records a new sync point, then makes it: in this order, so that no
+// snapshot is left behind that nobody knows of.
+func (r *transfer) createSyncPoint(ctx context.Context) error {
+	for {
+		name := newSyncPointName(r.MirrorUUID)
+		meta := r.Meta
+		meta.SyncPoints = []wire.SyncPoint{{SnapName: name}}
+		if err := r.save(ctx, meta); err != nil {
+			return err
+		}
+		err := r.Snapshots.Create(ctx, name)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EEXIST) {
+			return fmt.Errorf("create sync point: %w", err)
+		}
+	}
+}
+
+// pruneBefore removes the sync points that cannot be used: all but the first, and
+// that one, too, if its snapshot is gone.
+func (r *transfer) pruneBefore(ctx context.Context) error {
+	if len(r.Meta.SyncPoints) == 0 {
+		return nil
+	}
+	exists := func(name string) bool { return r.remote.Snapshot(rbd.UserSnapshot{}, name) != nil }
+	remove, keep := unusable(r.Meta.SyncPoints, exists)
+	if err := r.removeSnapshots(ctx, remove); err != nil {
+		return err
+	}
+	if len(keep) == len(r.Meta.SyncPoints) {
+		return nil
+	}
+	meta := r.Meta
+	meta.SyncPoints = keep
+	return r.save(ctx, meta)
+}
+
+// unusable tells which snapshots to remove and which sync points stay.
+func unusable(points []wire.SyncPoint, exists func(name string) bool) (remove []string, keep []wire.SyncPoint) {
+	first := points[0]
+	if exists(first.SnapName) && first.FromSnapName == "" {
+		keep = points[:1]
+	}
+	for i, p := range points {
+		if i < len(keep) {
+			continue
+		}
+		for _, name := range []string{p.SnapName, p.FromSnapName} {
+			if name != "" && !slices.Contains(remove, name) && (len(keep) == 0 || name != keep[0].SnapName) {
+				remove = append(remove, name)
+			}
+		}
+	}
+	return remove, keep
+}
+
+// pruneAfter removes the first sync point, which is complete. With the last one goes
+// the state: from here on the journal is replayed.
+func (r *transfer) pruneAfter(ctx context.Context) error {
+	points := r.Meta.SyncPoints
+	var remove []string
+	if len(points) == 1 || points[1].FromSnapName != points[0].SnapName {
+		remove = append(remove, points[0].SnapName)
+	}
+	if from := points[0].FromSnapName; from != "" {
+		remove = append(remove, from)
+	}
+	if err := r.removeSnapshots(ctx, remove); err != nil {
+		return err
+	}
+	meta := r.Meta
+	meta.SyncPoints = points[1:]
+	if len(meta.SyncPoints) == 0 {
+		meta.SyncPoints = nil
+		meta.State = wire.PeerReplaying
+	}
+	return r.save(ctx, meta)
+}
+
+func (r *transfer) removeSnapshots(ctx context.Context, names []string) error {
+	for _, name := range names {
+		if err := r.Snapshots.Remove(ctx, name); err != nil && !errors.Is(err, syscall.ENOENT) {
+			return fmt.Errorf("remove sync point: %w", err)
+		}
+	}
+	return nil
+}
