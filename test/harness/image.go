@@ -177,8 +177,8 @@ func decode(t testing.TB, text string, into any) {
 	}
 }
 
-// poolID is a pool's number.
-func poolID(t testing.TB, c *lab.Cluster, pool string) int64 {
+// PoolID is a pool's number.
+func PoolID(t testing.TB, c *lab.Cluster, pool string) int64 {
 	t.Helper()
 	var stats []struct {
 		ID   int64  `json:"pool_id"`

@@ -153,7 +153,7 @@ func (i *Image) SnapSeq(t testing.TB, c *lab.Cluster) uint64 {
 // JournalObject names a data object of the image's journal on the primary.
 func (i *Image) JournalObject(t testing.TB, number uint64) string {
 	t.Helper()
-	pool := poolID(t, i.Primary(), i.Pool.Name)
+	pool := PoolID(t, i.Primary(), i.Pool.Name)
 	return journal.DataObject(pool, i.JournalOn(t, i.Primary()).ID, journal.ObjectNumber(number))
 }
 

@@ -1,0 +1,95 @@
+//go:build live
+
+package live
+
+import (
+	"testing"
+	"time"
+
+	"github.com/rbdwarden/rbdwarden/lab"
+	"github.com/rbdwarden/rbdwarden/test/harness"
+)
+
+// stopTime is how long a daemon may take to end after SIGTERM.
+const stopTime = 30 * time.Second
+
+// demote and promote are an operator's commands on one image.
+func demote(t *testing.T, c *lab.Cluster, image *harness.Image) {
+	t.Helper()
+	harness.Run(t, c, "rbd", "mirror", "image", "demote", image.Spec())
+}
+
+// promote waits until the cluster lets the image be promoted: before that it has not yet replayed the demotion.
+func promote(t *testing.T, c *lab.Cluster, image *harness.Image) {
+	t.Helper()
+	harness.Eventually(t, harness.Patience, func() string {
+		if _, err := harness.Try(c, "rbd", "mirror", "image", "promote", image.Spec()); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
+// TestOrderlyFailoverAndBack demotes the primary, promotes the secondary, writes there, mirrors back with a second
+// daemon beside the old primary, and returns.
+func TestOrderlyFailoverAndBack(t *testing.T) {
+	pair := harness.SharedPair(t)
+	pool := harness.NewPool(t, pair, lab.PoolMode)
+	image := pool.Create(t, "image", harness.ImageOptions{SizeMiB: 32})
+	image.Bench(t, "rand", "16K", "4M")
+	image.Snapshot(t, "before")
+	harness.StartDaemon(t, pair.Secondary, harness.Ours(t))
+	harness.StartDaemon(t, pair.Primary, harness.Ours(t))
+	image.WaitReplayed(t)
+	localID := image.InfoOn(t, pair.Secondary).ID
+
+	image.Bench(t, "rand", "4K", "1M")
+	demote(t, pair.Primary, image)
+	promote(t, pair.Secondary, image)
+	if !image.InfoOn(t, pair.Secondary).Mirroring.Primary {
+		t.Fatal("the promoted image is not primary")
+	}
+	image.AssertEqual(t)
+	image.AssertObjectMapCheck(t, pair.Secondary)
+
+	moved := harness.Image{Pool: &harness.Pool{Pair: &lab.Pair{Primary: pair.Secondary, Secondary: pair.Primary}, Name: pool.Name}, Name: image.Name}
+	moved.Bench(t, "rand", "4K", "1M")
+	moved.Snapshot(t, "there")
+	moved.WaitReplayed(t)
+	moved.AssertEqual(t)
+
+	demote(t, pair.Secondary, image)
+	promote(t, pair.Primary, image)
+	image.Bench(t, "rand", "4K", "1M")
+	image.WaitReplayed(t)
+	image.AssertEqual(t)
+	if id := image.InfoOn(t, pair.Secondary).ID; id != localID {
+		t.Errorf("the secondary's image was made anew: %s, before %s", id, localID)
+	}
+}
+
+// TestForcedPromotionWhenThePrimarySiteIsLost pauses the whole primary site. The secondary must be promotable within
+// seconds, writable, and afterwards hold what the primary had flushed.
+func TestForcedPromotionWhenThePrimarySiteIsLost(t *testing.T) {
+	pair := harness.OwnPair(t)
+	pool := harness.NewPool(t, pair, lab.PoolMode)
+	image := pool.Create(t, "image", harness.ImageOptions{SizeMiB: 32})
+	writer := image.OpenWriter(t, pair.Primary, 7)
+	writer.Write(200)
+	writer.Close()
+	daemon := harness.StartDaemon(t, pair.Secondary, harness.Ours(t))
+	image.WaitReplayed(t)
+
+	pause(t, pair.Primary)
+	began := time.Now()
+	harness.Run(t, pair.Secondary, "rbd", "mirror", "image", "promote", "--force", image.Spec())
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("promotion took %v", took)
+	}
+	if got := image.DigestOn(t, pair.Secondary, ""); got != writer.Digest() {
+		t.Errorf("promoted image holds %+v, what was written is %+v", got, writer.Digest())
+	}
+	harness.Run(t, pair.Secondary, "rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "256K", image.Spec())
+	image.WaitStateOn(t, pair.Secondary, "up+stopped")
+	daemon.Stop(t, time.Minute)
+}
