@@ -79,11 +79,12 @@ var decoders = map[Op]func(d *encoding.Decoder, version uint8) Payload{
 	OpQuiesce:   func(d *encoding.Decoder, _ uint8) Payload { return Quiesce{decodeAsyncRequestID(d)} },
 	OpUnquiesce: func(d *encoding.Decoder, _ uint8) Payload { return Unquiesce{decodeAsyncRequestID(d)} },
 	OpMetadataUpdate: func(d *encoding.Decoder, _ uint8) Payload {
-		p := MetadataUpdate{Request: decodeAsyncRequestID(d), Key: d.String()}
+		p := MetadataUpdate{Key: d.String()}
 		if d.Bool() {
 			v := d.String()
 			p.Value = &v
 		}
+		p.Request = decodeAsyncRequestID(d)
 		return p
 	},
 }
@@ -226,12 +227,12 @@ func (p Quiesce) encode(e *encoding.Encoder, _ uint8) { p.Request.encode(e) }
 func (p Unquiesce) encode(e *encoding.Encoder, _ uint8) { p.Request.encode(e) }
 
 func (p MetadataUpdate) encode(e *encoding.Encoder, _ uint8) {
-	p.Request.encode(e)
 	e.String(p.Key)
 	e.Bool(p.Value != nil)
 	if p.Value != nil {
 		e.String(*p.Value)
 	}
+	p.Request.encode(e)
 }
 
 func (p Unknown) encode(e *encoding.Encoder, _ uint8) { e.Raw(p.Raw) }

@@ -70,9 +70,37 @@ var golden = []struct {
 	{Message{7, Sparsify{request, 1}}, "0701 24000000 11000000" + requestHex + "0100000000000000"},
 	{Message{7, Quiesce{request}}, "0701 1c000000 12000000" + requestHex},
 	{Message{7, Unquiesce{request}}, "0701 1c000000 13000000" + requestHex},
-	{Message{7, MetadataUpdate{request, "k", &value}}, "0701 27000000 14000000" + requestHex + "01000000 6b 01 01000000 76"},
-	{Message{7, MetadataUpdate{request, "k", nil}}, "0701 22000000 14000000" + requestHex + "01000000 6b 00"},
+	{Message{7, MetadataUpdate{"k", &value, request}}, "0701 27000000 14000000 01000000 6b 01 01000000 76" + requestHex},
+	{Message{7, MetadataUpdate{"k", nil, request}}, "0701 22000000 14000000 01000000 6b 00" + requestHex},
 	{Message{7, Unknown{99, []byte{1, 2, 3}}}, "0701 07000000 63000000 010203"},
+}
+
+// captured has notifications of rbd's commands, 16.2.15.
+var captured = []struct {
+	command string
+	want    Payload
+	hex     string
+}{
+	{"rbd image-meta set p/zz k v", MetadataUpdate{"k", &value, AsyncRequestID{ClientID{4122, 140404359959840}, 1}}, "07012700000014000000010000006b0101000000761a1000000000000020150070b27f00000100000000000000"},
+	{"rbd resize -s 128M p/zz", Resize{128 << 20, AsyncRequestID{ClientID{4126, 139652740706480}, 1}, false}, "0701250000000700000000000008000000001e10000000000000b0700070037f0000010000000000000000"},
+	{"rbd rename p/zz p/other", Rename{"other", AsyncRequestID{ClientID{4128, 139782529226160}, 1}}, "0701250000000e000000050000006f746865722010000000000000b01500a8217f00000100000000000000"},
+	{"rbd feature disable p/zz fast-diff", UpdateFeatures{16, false, AsyncRequestID{ClientID{4137, 140194711868880}, 1}}, "0701250000000f0000001000000000000000002910000000000000d01500a0817f00000100000000000000"},
+	{"rbd object-map rebuild p/zz", RebuildObjectMap{AsyncRequestID{ClientID{4139, 140605820769648}, 1}}, "07011c0000000a0000002b1000000000000070150058e17f00000100000000000000"},
+	{"rbd sparsify p/zz", Sparsify{AsyncRequestID{ClientID{4141, 139759913538960}, 1}, 4096}, "070124000000110000002d10000000000000901500641c7f000001000000000000000010000000000000"},
+	{"rbd snap create --skip-quiesce p/zz@new", SnapCreate{"new", SnapNamespace{}, AsyncRequestID{ClientID{4145, 140043851142432}, 1}, 2}, "07013500000008000000030000006e6577010104000000000000003110000000000000201500805e7f000001000000000000000200000000000000"},
+	{"rbd bench p/zz", RequestLock{ClientID{4147, 139918760219936}, false}, "07011500000002000000331000000000000020150060417f000000"},
+}
+
+func TestCaptured(t *testing.T) {
+	for _, c := range captured {
+		b := unhex(t, c.hex)
+		got, err := Decode(b)
+		if diff := cmp.Diff(Message{7, c.want}, got); diff != "" || err != nil {
+			t.Errorf("%s: %v, %s", c.command, err, diff)
+		} else if again := got.Encode(); !bytes.Equal(again, b) {
+			t.Errorf("%s: encodes to\n%x, want\n%x", c.command, again, b)
+		}
+	}
 }
 
 func TestGolden(t *testing.T) {

@@ -72,7 +72,7 @@ type SnapCreate struct {
 	Name      string
 	Namespace SnapNamespace  // since version 5
 	Request   AsyncRequestID // since version 7
-	Flags     uint64         // since version 7; 1: do not quiesce, 2: ignore errors of quiescing
+	Flags     uint64         // since version 7; 1: no object map, 2: do not quiesce, 4: ignore errors of quiescing
 }
 
 // SnapRemove asks to remove a snapshot.
@@ -138,9 +138,9 @@ type Unquiesce struct{ Request AsyncRequestID }
 
 // MetadataUpdate asks to set or remove an item of the image's metadata.
 type MetadataUpdate struct {
-	Request AsyncRequestID
 	Key     string
 	Value   *string // nil: remove
+	Request AsyncRequestID
 }
 
 // Unknown is a notification of a newer Ceph.

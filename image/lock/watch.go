@@ -90,12 +90,17 @@ func (h *handler) Notified(n rados.Notification) {
 			n.Ack(nil)
 		}
 	}()
+	l := h.l
 	m, err := notify.Decode(n.Payload)
 	if err != nil {
-		h.l.trouble(fmt.Errorf("notification of client.%d: %w", n.NotifierID, err))
+		l.trouble(fmt.Errorf("notification of client.%d: %w", n.NotifierID, err))
+		if l.Valid() {
+			// It may be a request: without an answer, its sender would look for the
+			// owner, and send it again, for ever.
+			n.Ack(notify.Response{Result: -int32(syscall.EINVAL)}.Encode())
+		}
 		return
 	}
-	l := h.l
 	l.mu.Lock()
 	r := react(l.state, l.clientIDLocked(), m.Payload)
 	l.mu.Unlock()
