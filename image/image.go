@@ -91,7 +91,10 @@ func Open(ctx context.Context, io rados.IOContext, id string, opts Options) (*Im
 	}
 	im, err := attach(ctx, io, id, l, opts)
 	if err != nil {
-		return nil, errors.Join(err, l.Release(ctx, nil))
+		if releaseErr := l.Release(ctx, nil); releaseErr != nil {
+			err = errors.Join(err, releaseErr, l.Abandon(ctx))
+		}
+		return nil, err
 	}
 	im.lock = l
 	return im, nil
@@ -104,6 +107,26 @@ func (im *Image) Close(ctx context.Context) error {
 		return fmt.Errorf("close image %s: %w", im.object.id, err)
 	}
 	return im.detach(ctx) // a lost lock does not ask for it
+}
+
+// Abandon ends the use of the image when Close fails or would take too long: it
+// leaves the locks where they are. The next Open over the same connection adopts
+// them; anybody else fences this connection first.
+func (im *Image) Abandon(ctx context.Context) error {
+	im.mu.Lock()
+	done := im.closed
+	im.closed = true
+	im.mu.Unlock()
+	err := im.lock.Abandon(ctx)
+	select {
+	case <-im.turn:
+		if !done {
+			im.closeData()
+		}
+		im.turn <- struct{}{}
+	default: // still in use: the pool's handle lives as long as the connection
+	}
+	return err
 }
 
 // Lock is the image's exclusive lock, to watch and to ask about. Only Close may

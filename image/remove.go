@@ -77,8 +77,8 @@ func removeContents(ctx context.Context, io rados.IOContext, id string, opts loc
 		return err
 	}
 	defer func() {
-		if closeErr := im.Close(ctx); err == nil {
-			err = closeErr
+		if closeErr := im.Close(ctx); closeErr != nil {
+			err = errors.Join(err, closeErr, im.Abandon(ctx))
 		}
 	}()
 	if err := im.checkUnused(ctx); err != nil {

@@ -1,0 +1,282 @@
+//go:build live
+
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/rbdwarden/rbdwarden/ceph"
+	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+	"github.com/rbdwarden/rbdwarden/image/lock"
+	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/rados/librados"
+)
+
+// The live tests need a cluster: WARDEN_TEST_CONF is its ceph.conf, with
+// client.admin's keyring. The command rbd is the oracle.
+
+const (
+	livePool     = "imgh-test"
+	liveDataPool = "imgh-data"
+)
+
+// fixture is a connection to the test cluster and its pools.
+type fixture struct {
+	t       *testing.T
+	conf    string
+	cluster *librados.Cluster
+	io      rados.IOContext
+}
+
+func setUp(t *testing.T) *fixture {
+	t.Helper()
+	conf := os.Getenv("WARDEN_TEST_CONF")
+	if conf == "" {
+		t.Fatal("WARDEN_TEST_CONF is not set")
+	}
+	ctx := within(t, time.Minute)
+	f := &fixture{t: t, conf: conf}
+	var err error
+	if f.cluster, err = librados.Connect(ctx, librados.Config{ConfFile: conf}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.cluster.Close)
+	for _, pool := range []string{livePool, liveDataPool} {
+		f.ceph("osd", "pool", "create", pool, "8")
+		f.ceph("osd", "pool", "application", "enable", pool, "rbd")
+	}
+	f.rbd("mirror", "pool", "enable", livePool, "image")
+	if err := f.cluster.WaitForLatestMap(ctx); err != nil {
+		t.Fatal(err)
+	}
+	f.io = f.open(livePool)
+	return f
+}
+
+func (f *fixture) open(pool string) rados.IOContext {
+	f.t.Helper()
+	io, err := f.cluster.Open(within(f.t, time.Minute), pool, "")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(io.Close)
+	return io
+}
+
+func within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func (f *fixture) ceph(args ...string) string { return f.run("ceph", args...) }
+func (f *fixture) rbd(args ...string) string  { return f.run("rbd", args...) }
+
+func (f *fixture) run(command string, args ...string) string {
+	f.t.Helper()
+	out, err := f.try(command, args...)
+	if err != nil {
+		f.t.Fatalf("%s %s: %v\n%s", command, strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (f *fixture) try(command string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, command, append([]string{"-c", f.conf}, args...)...)
+	cmd.Env = append(os.Environ(), "CEPH_ARGS=")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String() + stderr.String(), err
+	}
+	return stdout.String(), nil
+}
+
+// export is what rbd reads from an image or snapshot.
+func (f *fixture) export(what string) []byte {
+	f.t.Helper()
+	file := filepath.Join(f.t.TempDir(), "export")
+	f.rbd("export", "--no-progress", livePool+"/"+what, file)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return b
+}
+
+// checkObjectMaps lets rbd compare the object maps of head and snapshots with the
+// objects. It does that for primary images only, so the image is one meanwhile.
+func (f *fixture) checkObjectMaps(name string, snapshots ...string) {
+	f.t.Helper()
+	image := livePool + "/" + name
+	f.rbd("mirror", "image", "promote", "--force", image)
+	f.rbd("object-map", "check", "--no-progress", image)
+	for _, s := range snapshots {
+		f.rbd("object-map", "check", "--no-progress", image+"@"+s)
+	}
+	var info struct {
+		Flags []string `json:"flags"`
+	}
+	if err := json.Unmarshal([]byte(f.rbd("info", "--format", "json", image)), &info); err != nil {
+		f.t.Fatal(err)
+	}
+	if len(info.Flags) != 0 {
+		f.t.Errorf("image %s has the flags %q", name, info.Flags)
+	}
+	f.rbd("mirror", "image", "demote", image)
+}
+
+// objects lists the pools' objects whose names contain text. Objects of which only
+// states of removed snapshots are left, which the OSDs trim in their own time, do
+// not count.
+func (f *fixture) objects(text string) []string {
+	f.t.Helper()
+	var names []string
+	for _, pool := range []string{livePool, liveDataPool} {
+		io, ctx := f.open(pool), within(f.t, time.Minute)
+		err := io.List(ctx, func(name string) error {
+			if !strings.Contains(name, text) {
+				return nil
+			}
+			var op rados.ReadOp
+			op.Stat()
+			err := io.Read(ctx, name, &op)
+			if errors.Is(err, syscall.ENOENT) {
+				return nil
+			}
+			names = append(names, name)
+			return err
+		})
+		if err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	return names
+}
+
+// spec describes a new image with all features that a mirrored image has.
+func (f *fixture) spec() CreateSpec {
+	id := NewID(f.cluster)
+	return CreateSpec{
+		ID: id, Name: "image-" + id, GlobalID: uuid.NewString(), RemoteMirrorUUID: uuid.NewString(),
+		Size: 3 << 20, Order: 16,
+		Features: rbd.FeatureLayering | rbd.FeatureExclusiveLock | rbd.FeatureObjectMap | rbd.FeatureFastDiff |
+			rbd.FeatureDeepFlatten | rbd.FeatureJournaling | rbd.FeatureOperations,
+	}
+}
+
+func (f *fixture) create(spec CreateSpec) {
+	f.t.Helper()
+	out, err := Create(within(f.t, time.Minute), f.io, spec)
+	if err != nil || out != Done {
+		f.t.Fatalf("create: %v, %v", out, err)
+	}
+	f.t.Cleanup(func() {
+		if err := Remove(within(f.t, time.Minute), f.io, spec.ID, quickLock); err != nil && !f.t.Failed() {
+			f.t.Error(err)
+		}
+		if left := f.objects(spec.ID); len(left) != 0 && !f.t.Failed() {
+			f.t.Errorf("left behind after Remove: %q", left)
+		}
+	})
+}
+
+var quickLock = lock.Options{DeadGrace: 10 * time.Millisecond, RetryDelay: 10 * time.Millisecond}
+
+func (f *fixture) openImage(io rados.IOContext, id string) *Image {
+	f.t.Helper()
+	im, err := Open(within(f.t, time.Minute), io, id, Options{Lock: quickLock})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return im
+}
+
+func (f *fixture) close(im *Image) {
+	f.t.Helper()
+	if err := im.Close(within(f.t, time.Minute)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// errKilled is what a mortal IOContext answers after its end.
+var errKilled = fmt.Errorf("killed by the test: %w", syscall.ETIMEDOUT)
+
+// mortal is an IOContext that dies after some writes: what comes later has no
+// effect, as if the process had been killed.
+type mortal struct {
+	rados.IOContext
+	left *atomic.Int64 // writes until the end
+}
+
+func newMortal(io rados.IOContext, writes int64) mortal {
+	m := mortal{IOContext: io, left: new(atomic.Int64)}
+	m.left.Store(writes)
+	return m
+}
+
+func (m mortal) dead() bool { return m.left.Load() <= 0 }
+
+// spend is an error if the end has come.
+func (m mortal) spend() error {
+	if m.left.Add(-1) < 0 {
+		return errKilled
+	}
+	return nil
+}
+
+func (m mortal) Read(ctx context.Context, object string, op *rados.ReadOp) error {
+	if m.left.Load() < 0 {
+		return errKilled
+	}
+	return m.IOContext.Read(ctx, object, op)
+}
+
+func (m mortal) Write(ctx context.Context, object string, op *rados.WriteOp) error {
+	if err := m.spend(); err != nil {
+		return err
+	}
+	return m.IOContext.Write(ctx, object, op)
+}
+
+func (m mortal) CreateSnapID(ctx context.Context) (ceph.SnapID, error) {
+	if err := m.spend(); err != nil {
+		return 0, err
+	}
+	return m.IOContext.CreateSnapID(ctx)
+}
+
+func (m mortal) RemoveSnapID(ctx context.Context, id ceph.SnapID) error {
+	if err := m.spend(); err != nil {
+		return err
+	}
+	return m.IOContext.RemoveSnapID(ctx, id)
+}
+
+func (m mortal) Notify(ctx context.Context, object string, payload []byte, timeout time.Duration) (rados.NotifyReply, error) {
+	if m.left.Load() < 0 {
+		return rados.NotifyReply{}, errKilled
+	}
+	return m.IOContext.Notify(ctx, object, payload, timeout)
+}
+
+func writeOp(snapc ceph.SnapContext, data []byte) *rados.WriteOp {
+	op := &rados.WriteOp{SnapContext: snapc}
+	return op.Write(0, data)
+}
