@@ -48,7 +48,7 @@ type (
 		err    error
 		random float64
 	}
-	evHeard  struct{ now time.Time } // any message
+	evHeard  struct{ now time.Time } // a heartbeat: an answer alone proves no health
 	evReady  struct{ now time.Time }
 	evFailed struct {
 		class, text string
@@ -80,7 +80,7 @@ func (evRestart) event()   {}
 type effect interface{ effect() }
 
 type (
-	effSpawn   struct{}
+	effSpawn   struct{ restarts int } // of this one, once it runs
 	effAskStop struct{ within time.Duration }
 	effKill    struct{ why string }
 	effEnded   struct{ err error } // supervision is over
@@ -188,7 +188,11 @@ func (m *machine) tick(now time.Time) []effect {
 	case report.WorkerWaiting, report.WorkerParked:
 		if !now.Before(m.next) {
 			m.next = now.Add(m.startTimeout) // until the effect answers
-			return []effect{effSpawn{}}
+			restarts := m.restarter.Restarts()
+			if m.restarter.Last() != nil {
+				restarts++
+			}
+			return []effect{effSpawn{restarts}}
 		}
 	case report.WorkerStarting, report.WorkerReady:
 		switch {

@@ -137,7 +137,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 func (s *Supervisor) perform(f effect) event {
 	switch f := f.(type) {
 	case effSpawn:
-		return s.start()
+		return s.start(f.restarts)
 	case effAskStop:
 		s.log.Info().Stringer("within", f.within).Msg("asking worker to stop")
 		s.send(&controlv1.ToWorker{Message: &controlv1.ToWorker_Stop{
@@ -165,14 +165,13 @@ func (s *Supervisor) perform(f effect) event {
 
 // start starts a worker. Run's goroutine does it itself, so that a worker's events
 // cannot overtake its start, nor a start overtake a Stop.
-func (s *Supervisor) start() event {
+func (s *Supervisor) start(restarts int) event {
 	c, err := s.spawn(s.exited)
 	if err != nil {
 		return evUnspawned{now: time.Now(), err: err, random: rand.Float64()}
 	}
 	s.mu.Lock()
 	s.child = c
-	restarts := s.view.Restarts
 	s.mu.Unlock()
 	s.log.Info().Int("pid", c.pid).Msg("worker started")
 	err = c.link.Send(&controlv1.ToWorker{Message: &controlv1.ToWorker_Start{Start: &controlv1.Start{
@@ -206,8 +205,9 @@ func (s *Supervisor) listen(c *child) {
 		if err := c.link.Receive(m); err != nil {
 			return // its exit tells the rest
 		}
-		s.tell(evHeard{time.Now()})
 		switch m := m.Message.(type) {
+		case *controlv1.FromWorker_Heartbeat:
+			s.tell(evHeard{time.Now()})
 		case *controlv1.FromWorker_Ready:
 			s.log.Info().Int("pid", c.pid).Msg("worker is ready")
 			s.tell(evReady{time.Now()})
