@@ -25,6 +25,8 @@ type description struct {
 	Store   Store     `json:"store"`
 	MonPort int       `json:"mon_port"`
 	Started time.Time `json:"started"`
+	// Parent is the directory that was made for several clusters; the last to stop removes it. Empty: none was.
+	Parent string `json:"parent,omitempty"`
 }
 
 // Cluster is a running (or once running) one-node Ceph cluster. Its methods may be called from several goroutines.
@@ -81,7 +83,8 @@ func (c *Cluster) RunDir() string { return filepath.Join(c.desc.Dir, "run") }
 // Environ is the environment for a process of the caller's that belongs to the cluster: Stop ends it too.
 func (c *Cluster) Environ() []string { return environ(c.desc.Dir) }
 
-// Stop ends every process of the cluster, waits for their end and removes the directory. A second Stop does nothing.
+// Stop ends every process of the cluster, waits for their end and removes the directory, and the one that it shared with
+// other clusters if it was the last. A second Stop does nothing.
 func (c *Cluster) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
@@ -90,6 +93,9 @@ func (c *Cluster) Stop() error {
 	}
 	if err := os.RemoveAll(c.desc.Dir); err != nil {
 		return fmt.Errorf("lab: stop: %w", err)
+	}
+	if c.desc.Parent != "" {
+		os.Remove(c.desc.Parent) // refused, rightly, while something else is in it
 	}
 	if c.guard != nil {
 		c.guard.dismiss()

@@ -33,6 +33,8 @@ type Options struct {
 	// Guard, where it is not empty, holds the arguments with which this very program, started anew, calls Guard for
 	// the directory appended to them. The guard stops the cluster when this process dies without having done so.
 	Guard []string
+
+	parent string // see description.Parent
 }
 
 // ErrNotLab is the error for a directory which holds no cluster of this package.

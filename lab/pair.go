@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 )
 
@@ -32,7 +31,7 @@ func StartPair(ctx context.Context, o Options) (*Pair, error) {
 	}
 	pair, err := PairOf(ctx, clusters[0], clusters[1])
 	if err != nil {
-		return nil, errors.Join(err, StopSites(filepath.Dir(clusters[0].Dir())))
+		return nil, errors.Join(err, pair.Stop())
 	}
 	return pair, nil
 }
@@ -56,12 +55,8 @@ func (p *Pair) both(do func(*Cluster) error) error {
 	return errors.Join(failed[:]...)
 }
 
-// Stop stops both clusters and removes the directory that they share.
-func (p *Pair) Stop() error {
-	err := p.both((*Cluster).Stop)
-	os.Remove(filepath.Dir(p.Primary.Dir())) // refused, rightly, where something else is in it
-	return err
-}
+// Stop stops both clusters.
+func (p *Pair) Stop() error { return p.both((*Cluster).Stop) }
 
 // MirrorPool creates a pool on both clusters, enables mirroring and makes each the other's peer, as an operator does:
 // a bootstrap token created on the primary and imported on the secondary.

@@ -23,13 +23,20 @@ func StartSites(ctx context.Context, n int, o Options) ([]*Cluster, error) {
 	clusters, failed := make([]*Cluster, n), make([]error, n)
 	for i := range n {
 		own := o
+		own.parent = dir
 		own.Name = fmt.Sprintf("site-%c", 'a'+i)
 		own.Dir = filepath.Join(dir, own.Name)
 		wait.Go(func() { clusters[i], failed[i] = Start(ctx, own) })
 	}
 	wait.Wait()
 	if err := errors.Join(failed...); err != nil {
-		return nil, errors.Join(err, StopSites(dir))
+		for _, c := range clusters {
+			if c != nil {
+				err = errors.Join(err, c.Stop())
+			}
+		}
+		os.Remove(dir) // none of them started, perhaps
+		return nil, err
 	}
 	return clusters, nil
 }
@@ -58,7 +65,7 @@ func OpenSites(dir string) ([]*Cluster, error) {
 	return clusters, nil
 }
 
-// StopSites stops the clusters that OpenSites finds and removes the directory if nothing else is in it.
+// StopSites stops the clusters that OpenSites finds. Their common directory goes with the last.
 func StopSites(dir string) error {
 	clusters, err := OpenSites(dir)
 	if err != nil && !errors.Is(err, ErrNotLab) {
@@ -67,9 +74,6 @@ func StopSites(dir string) error {
 	var failed []error
 	for _, c := range clusters {
 		failed = append(failed, c.Stop())
-	}
-	if len(clusters) > 0 {
-		os.Remove(dir) // refused, rightly, where something else is in it
 	}
 	return errors.Join(append(failed, err)...)
 }

@@ -27,6 +27,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	defer cancel()
 	c := &Cluster{desc: description{
 		Name: o.Name, Dir: o.Dir, Store: o.Store, FSID: newUUID(), Started: time.Now().UTC(),
+		Parent: o.parent,
 	}}
 	if err := c.start(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("lab: start %s: %w", o.Dir, err), c.Stop())
