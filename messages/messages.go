@@ -6,7 +6,6 @@ package messages
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/rbdwarden/rbdwarden/report"
 )
@@ -51,6 +50,13 @@ type (
 	NudgeImage struct{}
 )
 
+// ToImageNamed is a message for the image with that name or global id, or for all
+// images of the pool if Name is empty.
+type ToImageNamed struct {
+	Name    string
+	Message ToImage
+}
+
 func (StartImage) toImage()   {}
 func (StopImage) toImage()    {}
 func (RestartImage) toImage() {}
@@ -70,6 +76,11 @@ type (
 	ImageStopped struct{ Key ImageKey }
 	// ImageFinished says that neither site has the image any more.
 	ImageFinished struct{ Key ImageKey }
+	// ImagePanicked says why an image's actor is about to end.
+	ImagePanicked struct {
+		Key          ImageKey
+		Value, Stack string
+	}
 	// ClientFenced says that this process may not write to the cluster any more: it
 	// has to end and come back under a new identity.
 	ClientFenced struct{ Err error }
@@ -78,14 +89,5 @@ type (
 func (ImageReport) toPool()   {}
 func (ImageStopped) toPool()  {}
 func (ImageFinished) toPool() {}
+func (ImagePanicked) toPool() {}
 func (ClientFenced) toPool()  {}
-
-// Traced is one line of an image's trace: a message and what it led to.
-type Traced struct {
-	At      time.Time
-	Message string        // kind of the message
-	From    string        // state before
-	To      string        // state after
-	Took    time.Duration // of the effect that the message answers, 0 if none
-	Error   string        // for failures
-}

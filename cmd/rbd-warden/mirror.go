@@ -2,21 +2,88 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
 	"github.com/rs/zerolog"
 
+	"github.com/rbdwarden/rbdwarden/actors/site"
+	"github.com/rbdwarden/rbdwarden/cluster/identity"
 	"github.com/rbdwarden/rbdwarden/config"
+	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/rados/librados"
+	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/supervision/worker"
 )
 
-// mirror is a worker's work, until ctx ends.
+func timeouts(o config.Options) librados.Timeouts {
+	return librados.Timeouts{Mount: o.Warden.ConnectTimeout, Mon: o.Warden.MonTimeout, OSD: o.Warden.OSDTimeout}
+}
+
+// mirror is a worker's work, until ctx ends: one actor system, whose root is the site.
 func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams) error {
-	c, _, err := connect(ctx, cfg, log)
+	c, options, err := connect(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	log.Info().Str("fsid", c.FSID()).Uint64("client", c.InstanceID()).Msg("connected")
-	s.Ready()
-	<-ctx.Done()
+	self, err := identity.Self()
+	if err != nil {
+		return fmt.Errorf("identity of this process: %w", err)
+	}
+	w := &wiring{cfg: cfg, options: options, local: c, self: self, log: log}
+	fenced := make(chan error, 1)
+
+	system := actor.NewActorSystem(actor.WithLoggerFactory(actorLogger(log)))
+	root := system.Root.Spawn(actor.PropsFromProducer(func() actor.Actor {
+		return site.New(w.site(s.Ready, func(err error) {
+			select {
+			case fenced <- err:
+			default:
+			}
+		}))
+	}, actor.WithGuardian(actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective }))))
+	s.Serve(worker.Hooks{Report: func(ctx context.Context) ([]byte, error) {
+		return w.report(ctx, system, root)
+	}})
+
+	select {
+	case <-ctx.Done():
+		return w.stop(system, root, s.Deadline())
+	case err := <-fenced:
+		// Invariant 3: end at once; the next worker has a new identity.
+		return fmt.Errorf("this client was fenced: %w", err)
+	}
+}
+
+// stop lets go of everything, in order, for as long as the daemon waits.
+func (w *wiring) stop(system *actor.ActorSystem, root *actor.PID, deadline time.Time) error {
+	left := time.Until(deadline) - time.Second
+	if deadline.IsZero() || left < time.Second {
+		left = max(left, time.Second)
+	}
+	_, err := system.Root.RequestFuture(root, site.Stop{}, left).Result()
+	w.background.Wait()
+	if err != nil {
+		return errors.New("not everything was let go in time")
+	}
 	return nil
+}
+
+// report is the worker's report for the daemon.
+func (w *wiring) report(ctx context.Context, system *actor.ActorSystem, root *actor.PID) ([]byte, error) {
+	patience := 2 * time.Second
+	if d, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(d))
+	}
+	r, err := system.Root.RequestFuture(root, site.Snapshot{}, patience).Result()
+	if err != nil {
+		return nil, &rados.Error{Op: "report", Err: err}
+	}
+	pools, _ := r.([]report.Pool)
+	return json.Marshal(report.Worker{FSID: w.local.FSID(), Pools: pools})
 }

@@ -63,9 +63,8 @@ type (
 type (
 	// InitJournaler opens the remote journal and watches it. JournalerReady.
 	InitJournaler struct{ RemoteImageID string }
-	// StartTailing watches the local journal, looks once more whether the image
-	// was promoted meanwhile, and places the reader behind the position that
-	// InitJournaler found. ReplayStarted.
+	// StartTailing looks once more whether the local image was promoted meanwhile,
+	// and places the reader behind our commit position. ReplayStarted.
 	StartTailing struct{}
 	// ReadEntries waits until there are entries and reads up to MaxBytes of them.
 	// EntriesRead.

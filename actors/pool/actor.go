@@ -1,0 +1,435 @@
+// Package pool is the actor of one mirrored pool and namespace with one peer. It
+// connects to the peer's cluster, finds the images that either side mirrors, keeps an
+// actor running for each, and tells both sites their status.
+//
+//	Started ─▶ connecting ─(peer answers)─▶ listing ─▶ images ─▶ listing again: on a
+//	              ▲    │                       notification, and every refresh interval
+//	              └────┘ peer away: again, with back-off, the reason in the report
+//
+// One image's crash, slowness or error touches no other: they share only the two
+// connections and the bounds in Options.
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/rs/zerolog"
+
+	"github.com/rbdwarden/rbdwarden/actors/replayer"
+	"github.com/rbdwarden/rbdwarden/messages"
+	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/supervision"
+)
+
+// Remote is the peer's side, once connected.
+type Remote struct {
+	replayer.Site
+	Status StatusSink // on the remote site
+	// Close ends the connection.
+	Close func()
+}
+
+// StatusSink takes images' statuses to rbd_mirroring. Calls do not block.
+type StatusSink interface {
+	Set(globalID string, image report.Image)
+	// Remove deletes the status of an image that is not mirrored any more.
+	Remove(globalID string)
+	// Forget leaves the last status as it is and writes it no more.
+	Forget(globalID string)
+	// Close writes what is pending, and gives up the watch that makes it be believed.
+	Close(ctx context.Context)
+}
+
+// Options are what a pool's actor is made of.
+type Options struct {
+	Key    messages.PoolKey
+	Peer   report.Peer
+	Local  replayer.Site
+	Status StatusSink // on the local site
+	// Connect connects to the peer and asks who it is.
+	Connect func(ctx context.Context) (*Remote, error)
+	// List lists the global ids of the mirrored images of one side.
+	List func(ctx context.Context, io rados.IOContext) ([]string, error)
+	// Watch calls changed when mirrored images of one side change, until stop.
+	Watch func(ctx context.Context, io rados.IOContext, changed func(globalID string)) (stop func(), err error)
+	// NewImage makes the actor of an image.
+	NewImage func(key messages.ImageKey, remote *Remote) actor.Actor
+	// Refresh is the time between two lists when nothing is notified.
+	Refresh time.Duration
+	// Timeout bounds each look at a cluster.
+	Timeout time.Duration
+	// Strategy is how crashed images are restarted.
+	Strategy supervision.Strategy
+	Log      zerolog.Logger
+}
+
+// Pool is the actor.
+type Pool struct {
+	opt      Options
+	remote   *Remote // nil until connected
+	failures int     // to connect, in a row
+	trouble  string  // why there is no connection, or no list
+	children map[string]*child
+	byPID    map[string]string // actor id → global id
+	listing  bool
+	again    bool // list once more after this one
+	stops    []func()
+	ending   bool
+	asked    *actor.PID // who waits for the end
+	since    time.Time
+}
+
+// Messages of the actor to itself.
+type (
+	connected     struct{ remote *Remote }
+	connectFailed struct{ err error }
+	connectDue    struct{}
+	listDue       struct{ timer bool }
+	listed        struct {
+		ids map[string]struct{}
+		err error
+	}
+	watching struct {
+		stop func()
+		err  error
+	}
+	changed struct{ globalID string }
+)
+
+// Stop asks the pool to let go of all its images, then of itself. Answered by Stopped.
+type Stop struct{}
+
+// Stopped says that the pool has let go of everything.
+type Stopped struct{ Key messages.PoolKey }
+
+// Snapshot asks for the pool's report.Pool.
+type Snapshot struct{}
+
+// New returns the actor of a pool.
+func New(opt Options) *Pool {
+	return &Pool{opt: opt, children: map[string]*child{}, byPID: map[string]string{}}
+}
+
+// Receive handles one message.
+func (p *Pool) Receive(c actor.Context) {
+	switch m := c.Message().(type) {
+	case *actor.Started:
+		p.since = time.Now()
+		p.connect(c)
+	case *actor.Stopping:
+		p.release()
+	case *actor.Terminated:
+		p.childEnded(c, m.Who)
+	case connected:
+		p.connected(c, m.remote)
+	case connectFailed:
+		p.connectFailed(c, m.err)
+	case connectDue:
+		p.connect(c)
+	case watching:
+		p.watching(c, m)
+	case changed:
+		p.nudge(c, m.globalID)
+		p.list(c)
+	case listDue:
+		p.list(c)
+	case listed:
+		p.listed(c, m)
+	case respawn:
+		p.respawned(c, m)
+	case Stop:
+		p.stop(c)
+	case Snapshot:
+		c.Respond(p.snapshot())
+	case messages.ToPool:
+		p.fromImage(c, m)
+	case messages.ToImageNamed:
+		p.forward(c, m)
+	}
+}
+
+// async does fn outside the mailbox and sends what it returns back.
+func (p *Pool) async(c actor.Context, fn func(ctx context.Context) any) {
+	self, system := c.Self(), c.ActorSystem()
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), p.opt.Timeout)
+		defer cancel()
+		if m := fn(ctx); m != nil {
+			system.Root.Send(self, m)
+		}
+	}()
+}
+
+func (p *Pool) later(c actor.Context, d time.Duration, m any) {
+	self, system := c.Self(), c.ActorSystem()
+	time.AfterFunc(d, func() { system.Root.Send(self, m) })
+}
+
+func (p *Pool) connect(c actor.Context) {
+	if p.ending {
+		return
+	}
+	p.async(c, func(ctx context.Context) any {
+		r, err := p.opt.Connect(ctx)
+		if err != nil {
+			return connectFailed{err}
+		}
+		return connected{r}
+	})
+}
+
+func (p *Pool) connectFailed(c actor.Context, err error) {
+	p.failures++
+	p.trouble = fmt.Sprintf("cannot reach the peer %s: %v", p.opt.Peer.Site, err)
+	d := min(time.Second<<min(p.failures-1, 5), 30*time.Second)
+	d += time.Duration(rand.Float64() * float64(d) / 4)
+	p.opt.Log.Error().Err(err).Str("peer", p.opt.Peer.Site).Dur("retry_in", d).Msg("cannot reach the peer")
+	p.later(c, d, connectDue{})
+}
+
+func (p *Pool) connected(c actor.Context, r *Remote) {
+	if p.ending {
+		r.Close()
+		p.maybeEnd(c)
+		return
+	}
+	p.remote, p.failures, p.trouble = r, 0, ""
+	p.opt.Log.Info().Str("peer", p.opt.Peer.Site).Msg("connected to the peer")
+	p.watch(c, p.opt.Local.IO)
+	p.watch(c, r.IO)
+	p.list(c)
+	p.later(c, p.opt.Refresh, listDue{timer: true})
+}
+
+func (p *Pool) watch(c actor.Context, io rados.IOContext) {
+	self, system := c.Self(), c.ActorSystem()
+	p.async(c, func(ctx context.Context) any {
+		stop, err := p.opt.Watch(ctx, io, func(id string) { system.Root.Send(self, changed{id}) })
+		return watching{stop, err}
+	})
+}
+
+func (p *Pool) watching(_ actor.Context, m watching) {
+	switch {
+	case m.err != nil:
+		// Lists by the timer find everything, later.
+		p.opt.Log.Warn().Err(m.err).Msg("cannot watch for mirrored images: changes are seen at the next refresh")
+	case p.ending:
+		go m.stop()
+	default:
+		p.stops = append(p.stops, m.stop)
+	}
+}
+
+// list looks which images are mirrored, on both sides.
+func (p *Pool) list(c actor.Context) {
+	if t, ok := c.Message().(listDue); ok && t.timer && !p.ending {
+		p.later(c, p.opt.Refresh, listDue{timer: true})
+	}
+	if p.remote == nil || p.ending {
+		return
+	}
+	if p.listing {
+		p.again = true
+		return
+	}
+	p.listing = true
+	local, remote := p.opt.Local.IO, p.remote.IO
+	p.async(c, func(ctx context.Context) any {
+		here, err := p.opt.List(ctx, local)
+		there, err2 := p.opt.List(ctx, remote)
+		if err := errors.Join(err, err2); err != nil {
+			return listed{err: err}
+		}
+		ids := make(map[string]struct{}, len(there))
+		for _, id := range append(here, there...) {
+			ids[id] = struct{}{}
+		}
+		return listed{ids: ids}
+	})
+}
+
+func (p *Pool) listed(c actor.Context, m listed) {
+	p.listing = false
+	if p.ending {
+		p.maybeEnd(c)
+		return
+	}
+	if p.again {
+		p.again = false
+		p.list(c)
+	}
+	if m.err != nil {
+		// The images that run go on: an unreadable list says nothing about them.
+		p.trouble = fmt.Sprintf("cannot list mirrored images: %v", m.err)
+		p.opt.Log.Error().Err(m.err).Msg("cannot list mirrored images")
+		return
+	}
+	p.trouble = ""
+	for id := range m.ids {
+		if ch := p.children[id]; ch != nil {
+			ch.wanted = true
+			continue
+		}
+		ch := &child{wanted: true, restart: supervision.NewRestarter(p.opt.Strategy)}
+		p.children[id] = ch
+		p.spawnChild(c, id, ch)
+	}
+	for id, ch := range p.children {
+		if _, ok := m.ids[id]; !ok {
+			p.unwanted(c, id, ch)
+		}
+	}
+}
+
+// unwanted ends an image that neither side mirrors any more.
+func (p *Pool) unwanted(c actor.Context, globalID string, ch *child) {
+	ch.wanted = false
+	if ch.pid == nil {
+		p.drop(globalID, (StatusSink).Remove)
+		return
+	}
+	p.stopChild(c, ch)
+}
+
+// stopChild asks an image to let go; when it has, its actor is ended.
+func (p *Pool) stopChild(c actor.Context, ch *child) {
+	if !ch.stop && ch.pid != nil {
+		ch.stop = true
+		c.Request(ch.pid, messages.StopImage{Reason: "stopped"})
+	}
+}
+
+// fromImage handles what the images say.
+func (p *Pool) fromImage(c actor.Context, m messages.ToPool) {
+	switch m := m.(type) {
+	case messages.ImageReport:
+		if ch := p.children[m.Key.GlobalID]; ch != nil && ch.pid != nil {
+			m.Report.Restarts += ch.restart.Restarts()
+			if m.Report.LastCause == nil {
+				m.Report.LastCause = ch.restart.Last()
+			}
+			p.tellStatus(m.Key.GlobalID, m.Report)
+		}
+	case messages.ImageStopped:
+		if ch := p.children[m.Key.GlobalID]; ch != nil && ch.stop && ch.pid != nil {
+			c.Stop(ch.pid)
+		}
+	case messages.ImageFinished:
+		if ch := p.children[m.Key.GlobalID]; ch != nil {
+			p.unwanted(c, m.Key.GlobalID, ch)
+		}
+	case messages.ImagePanicked:
+		if ch := p.children[m.Key.GlobalID]; ch != nil {
+			ch.panic = &m
+		}
+	case messages.ClientFenced:
+		if c.Parent() != nil {
+			c.Send(c.Parent(), m)
+		}
+	}
+}
+
+func (p *Pool) tellStatus(globalID string, r report.Image) {
+	if ch := p.children[globalID]; ch != nil {
+		ch.last = r
+	}
+	p.opt.Status.Set(globalID, r)
+	if p.remote != nil && p.remote.Status != nil {
+		p.remote.Status.Set(globalID, r)
+	}
+}
+
+// nudge makes an image look again at once, if one is meant.
+func (p *Pool) nudge(c actor.Context, globalID string) {
+	if ch := p.children[globalID]; ch != nil && ch.pid != nil {
+		c.Send(ch.pid, messages.NudgeImage{})
+	}
+}
+
+// forward hands a command to an image by its name or global id.
+func (p *Pool) forward(c actor.Context, m messages.ToImageNamed) {
+	for id, ch := range p.children {
+		if (m.Name == "" || m.Name == id || m.Name == ch.last.Name) && ch.pid != nil {
+			c.Send(ch.pid, m.Message)
+		}
+	}
+}
+
+// stop ends everything in order: the images first.
+func (p *Pool) stop(c actor.Context) {
+	p.ending, p.asked = true, c.Sender()
+	for _, ch := range p.children {
+		p.stopChild(c, ch)
+	}
+	for id, ch := range p.children {
+		if ch.pid == nil {
+			p.drop(id, (StatusSink).Forget)
+		}
+	}
+	p.maybeEnd(c)
+}
+
+// maybeEnd ends the actor when no image is left.
+func (p *Pool) maybeEnd(c actor.Context) {
+	if p.ending && len(p.children) == 0 && !p.listing {
+		if p.asked != nil {
+			c.Send(p.asked, Stopped{Key: p.opt.Key})
+			p.asked = nil
+		}
+		c.Stop(c.Self())
+	}
+}
+
+// release lets go of what the pool itself holds. The remote side may be dead: it
+// gets the time that is left, and no more.
+func (p *Pool) release() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, stop := range p.stops {
+			stop()
+		}
+		p.opt.Status.Close(ctx)
+		if p.remote != nil {
+			if p.remote.Status != nil {
+				p.remote.Status.Close(ctx)
+			}
+			p.remote.Close()
+		}
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// snapshot is the pool's report.
+func (p *Pool) snapshot() report.Pool {
+	r := report.Pool{
+		Name: p.opt.Key.Pool, ID: p.opt.Key.PoolID, Namespace: p.opt.Key.Namespace,
+		Peer: p.opt.Peer, Health: report.HealthOK, Waits: p.trouble,
+	}
+	if p.remote != nil {
+		r.Peer.Reachable, r.Peer.MirrorUUID = true, p.remote.MirrorUUID
+	}
+	if p.trouble != "" {
+		r.Callouts, r.Health = append(r.Callouts, p.trouble), report.HealthError
+	}
+	for id, ch := range p.children {
+		image := ch.last
+		if image.GlobalID == "" {
+			image = report.Image{Pool: p.opt.Key.Pool, Namespace: p.opt.Key.Namespace, GlobalID: id, State: "unknown"}
+		}
+		r.Images = append(r.Images, image)
+	}
+	return r
+}

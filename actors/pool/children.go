@@ -1,0 +1,102 @@
+package pool
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/rbdwarden/rbdwarden/messages"
+	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/supervision"
+)
+
+// child is one image: its actor while there is one, and the memory of its restarts.
+//
+//	order     none: images know nothing of each other
+//	strategy  one-for-one; the decider always stops, and the pool starts a new actor
+//	          after a back-off that grows; too many deaths park the image
+//	intensity supervision.DefaultStrategy
+//	shutdown  closeTimeout, then the image stays locked until the process ends
+//	reason    a panic; operating errors are answered inside the actor
+type child struct {
+	pid     *actor.PID // nil while there is no actor
+	restart *supervision.Restarter
+	panic   *messages.ImagePanicked // why the actor is about to end
+	wanted  bool                    // the image is still mirrored
+	stop    bool                    // it was told to end
+	last    report.Image
+}
+
+// respawn is the message that starts a child again; at tells a stale one from the
+// current one.
+type respawn struct {
+	globalID string
+	at       time.Time
+}
+
+// spawnChild starts an image's actor under a name that was never used before.
+func (p *Pool) spawnChild(c actor.Context, globalID string, ch *child) {
+	props := actor.PropsFromProducer(func() actor.Actor { return p.opt.NewImage(p.imageKey(globalID), p.remote) })
+	ch.pid = c.SpawnPrefix(props, "image-"+globalID)
+	ch.panic, ch.stop = nil, false
+	ch.restart.Step(supervision.Started{When: time.Now()})
+	c.Watch(ch.pid)
+	p.byPID[ch.pid.Id] = globalID
+}
+
+func (p *Pool) imageKey(globalID string) messages.ImageKey {
+	return messages.ImageKey{PoolKey: p.opt.Key, GlobalID: globalID}
+}
+
+// childEnded decides what follows an actor's end.
+func (p *Pool) childEnded(c actor.Context, who *actor.PID) {
+	globalID, ok := p.byPID[who.Id]
+	if !ok {
+		return
+	}
+	delete(p.byPID, who.Id)
+	ch := p.children[globalID]
+	ch.pid = nil
+	if !ch.wanted || p.ending {
+		tell := StatusSink.Forget
+		if !ch.wanted {
+			tell = StatusSink.Remove
+		}
+		p.drop(globalID, tell)
+		p.maybeEnd(c)
+		return
+	}
+	cause := report.Cause{What: "image " + p.imageKey(globalID).String(), Why: report.WhyFinished, When: time.Now()}
+	if ch.panic != nil {
+		cause.Why, cause.Text = report.WhyPanic, ch.panic.Value
+		p.opt.Log.Error().Str("image", ch.last.Name).Str("global_id", globalID).
+			Str("panic", ch.panic.Value).Str("stack", ch.panic.Stack).Msg("an image's actor panicked")
+	}
+	d := ch.restart.Step(supervision.Died{Cause: cause, Random: rand.Float64()})
+	ch.last.Restarts, ch.last.LastCause, ch.last.Parked, ch.last.NextStart = ch.restart.Restarts(), &cause, d.Parked, d.At
+	ch.last.State, ch.last.Description = "error", "restarting after a crash: "+cause.String()
+	if d.Parked {
+		ch.last.Description = "parked after too many crashes, retried slowly: " + cause.String()
+	}
+	p.tellStatus(globalID, ch.last)
+	self, system := c.Self(), c.ActorSystem()
+	time.AfterFunc(time.Until(d.At), func() { system.Root.Send(self, respawn{globalID, d.At}) })
+}
+
+func (p *Pool) respawned(c actor.Context, m respawn) {
+	ch := p.children[m.globalID]
+	if ch == nil || ch.pid != nil || p.ending || !ch.restart.Next().Equal(m.at) {
+		return
+	}
+	p.spawnChild(c, m.globalID, ch)
+}
+
+// drop ends the memory of an image; tell says what becomes of its status.
+func (p *Pool) drop(globalID string, tell func(s StatusSink, globalID string)) {
+	delete(p.children, globalID)
+	tell(p.opt.Status, globalID)
+	if p.remote != nil && p.remote.Status != nil {
+		tell(p.remote.Status, globalID)
+	}
+}

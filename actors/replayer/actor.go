@@ -1,0 +1,322 @@
+// Package replayer is the actor of one mirrored image. Its behaviour is the pure
+// machine of package core; this package performs the machine's effects on real
+// clusters, outside the mailbox, and sends their results back as messages.
+//
+//	mailbox ─▶ Actor.Receive ─▶ core.Step ─▶ effects ─▶ goroutines ─▶ results ─┐
+//	   ▲                                                                       │
+//	   └───────────────────────────────────────────────────────────────────────┘
+//
+// A panic, in the machine or in an effect, ends the actor; its pool starts a new one,
+// which goes on from the commit position in the remote journal. Before that the
+// dying actor cancels its effects, waits for them and gives up the image's lock.
+package replayer
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/rs/zerolog"
+
+	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
+	"github.com/rbdwarden/rbdwarden/messages"
+	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/report"
+)
+
+// Performer does what the machine asks for. One performer belongs to one actor.
+type Performer interface {
+	// Perform performs one effect and returns its result, or core.Failed. It may
+	// block, and returns soon after ctx ends. notify may be called at any time
+	// until the performer is closed.
+	Perform(ctx context.Context, e core.Effect) core.Msg
+	// Close lets go of everything that is still held; the local image's lock first.
+	Close(ctx context.Context) error
+}
+
+// Options are what an image's actor is made of.
+type Options struct {
+	Key  messages.ImageKey
+	Core core.Config
+	// NewPerformer makes the performer; notify sends a message to the actor.
+	NewPerformer func(notify func(core.Msg)) Performer
+	// Retry says how long a stopped image waits before it starts again, and whether
+	// it does at all.
+	Retry func(cause core.StopCause, failures int) (time.Duration, bool)
+	Log   zerolog.Logger
+	// CloseTimeout bounds how long a dying actor waits for its effects and locks.
+	CloseTimeout time.Duration
+	// Paused images start only when they are told to.
+	Paused bool
+}
+
+// Actor is the actor of one image.
+type Actor struct {
+	opt     Options
+	core    *core.Core
+	perform Performer
+	ctx     context.Context // of the effects; ends when they are to be cancelled
+	cancel  context.CancelFunc
+	running sync.WaitGroup // effects under way
+	trace   trace
+	rates   rates
+	since   time.Time // when the state was entered
+	stage   string    // status state as last reported
+	failed  int       // failures in a row
+	paused  bool
+	restart bool      // start again as soon as STOPPED is reached
+	nextAt  time.Time // when a stopped image starts again; zero: not by itself
+	timer   *time.Timer
+	lastErr *report.Cause
+	askers  []*actor.PID // who wants to know when the image has stopped
+	pending bool         // a report is due
+}
+
+// New returns the actor of an image.
+func New(opt Options) *Actor { return &Actor{opt: opt, core: core.New(opt.Core), paused: opt.Paused} }
+
+// Messages of the actor to itself.
+type (
+	result struct {
+		msg     core.Msg
+		started time.Time
+	}
+	effectPanic struct {
+		effect core.Effect
+		value  any
+		stack  string
+	}
+	notified  struct{ msg core.Msg }
+	timerMsg  struct{ msg core.Msg }
+	startDue  struct{ at time.Time }
+	reportDue struct{}
+)
+
+// Receive handles one message. A panic is told to the pool, with its stack, and goes
+// on to end the actor.
+func (a *Actor) Receive(c actor.Context) {
+	defer func() {
+		if v := recover(); v != nil {
+			if c.Parent() != nil {
+				c.Send(c.Parent(), messages.ImagePanicked{Key: a.opt.Key, Value: fmt.Sprint(v), Stack: string(debug.Stack())})
+			}
+			panic(v)
+		}
+	}()
+	switch m := c.Message().(type) {
+	case *actor.Started:
+		a.started(c)
+	case *actor.Stopping:
+		a.shutDown(c)
+	case result:
+		a.step(c, m.msg, time.Since(m.started))
+	case notified:
+		a.step(c, m.msg, 0)
+	case timerMsg:
+		a.step(c, m.msg, 0)
+	case startDue:
+		if !a.paused && a.nextAt.Equal(m.at) {
+			a.start(c)
+		}
+	case reportDue:
+		a.pending = false
+		a.report(c)
+	case effectPanic:
+		// Die here, in the mailbox, where the supervisor sees it.
+		panic(fmt.Sprintf("%T: %v\n%s", m.effect, m.value, m.stack))
+	case messages.ToImage:
+		a.command(c, m)
+	}
+}
+
+func (a *Actor) started(c actor.Context) {
+	self, system := c.Self(), c.ActorSystem()
+	a.perform = a.opt.NewPerformer(func(m core.Msg) { system.Root.Send(self, notified{m}) })
+	a.since = time.Now()
+	a.renewContext()
+	if a.paused {
+		a.report(c)
+		return
+	}
+	a.start(c)
+}
+
+func (a *Actor) start(c actor.Context) {
+	a.nextAt = time.Time{}
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	a.step(c, core.Start{}, 0)
+}
+
+func (a *Actor) command(c actor.Context, m messages.ToImage) {
+	switch m := m.(type) {
+	case messages.StartImage:
+		a.paused = false
+		a.start(c)
+	case messages.RestartImage:
+		a.paused, a.restart = false, true
+		if a.core.State() == core.Stopped {
+			a.restart = false
+			a.start(c)
+			return
+		}
+		a.step(c, core.Stop{Reason: "restarting"}, 0)
+	case messages.StopImage:
+		a.paused, a.restart = true, false
+		if c.Sender() != nil {
+			a.askers = append(a.askers, c.Sender())
+		}
+		a.step(c, core.Stop{Reason: m.Reason}, 0)
+		a.answerAskers(c)
+	case messages.FlushImage:
+		a.step(c, core.Flush{}, 0)
+	case messages.NudgeImage:
+		if a.core.State() == core.Stopped && !a.paused {
+			a.start(c)
+		}
+	}
+}
+
+// step gives one message to the machine and performs what it asks for.
+func (a *Actor) step(c actor.Context, m core.Msg, took time.Duration) {
+	from := a.core.State()
+	effects := a.core.Step(m)
+	to := a.core.State()
+	a.trace.add(from, to, m, took)
+	if from != to {
+		a.since = time.Now()
+		a.opt.Log.Debug().Stringer("from", from).Stringer("to", to).Str("message", messageName(m)).Msg("state")
+	}
+	if applied, ok := m.(core.Applied); ok {
+		a.rates.add(applied.Entries, applied.Bytes)
+	}
+	for _, e := range effects {
+		a.do(c, e)
+	}
+	if from != to && to == core.Stopped {
+		a.stopped(c)
+	}
+	if from != to && to == core.Replaying {
+		a.failed = 0
+	}
+}
+
+// do performs one effect: those of the actor itself at once, the others outside.
+func (a *Actor) do(c actor.Context, e core.Effect) {
+	switch e := e.(type) {
+	case core.Cancel:
+		a.cancel()
+		a.renewContext()
+	case core.After:
+		self, system := c.Self(), c.ActorSystem()
+		time.AfterFunc(e.Delay, func() { system.Root.Send(self, timerMsg{e.Msg}) })
+	case core.Publish:
+		a.publish(c)
+	default:
+		a.spawn(c, e)
+	}
+}
+
+func (a *Actor) spawn(c actor.Context, e core.Effect) {
+	self, system, ctx, perform := c.Self(), c.ActorSystem(), a.ctx, a.perform
+	started := time.Now()
+	a.running.Add(1)
+	go func() {
+		defer a.running.Done()
+		defer func() {
+			if v := recover(); v != nil {
+				system.Root.Send(self, effectPanic{e, v, string(debug.Stack())})
+			}
+		}()
+		m := perform.Perform(ctx, e)
+		system.Root.Send(self, result{m, started})
+	}()
+}
+
+func (a *Actor) renewContext() {
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+}
+
+// stopped decides what follows STOPPED.
+func (a *Actor) stopped(c actor.Context) {
+	cause := a.core.Cause()
+	log := a.opt.Log.Info()
+	if cause.IsError() {
+		log = a.opt.Log.Error().Err(cause.Err)
+		a.lastErr = &report.Cause{
+			What: "image " + a.opt.Key.String(), Why: report.WhyError, When: time.Now(), Text: cause.Text,
+		}
+		if cause.Reason == core.EffectFailed {
+			a.lastErr.Class = cause.Class.String()
+		}
+	}
+	log.Stringer("reason", cause.Reason).Stringer("in", cause.In).Msg(cause.Text)
+	a.answerAskers(c)
+	if cause.Reason == core.EffectFailed && cause.Class == rados.Fenced {
+		c.Send(c.Parent(), messages.ClientFenced{Err: cause.Err})
+	}
+	if cause.Reason == core.NothingToDo {
+		c.Send(c.Parent(), messages.ImageFinished{Key: a.opt.Key})
+		return
+	}
+	switch {
+	case a.restart:
+		a.restart = false
+		a.start(c)
+	case a.paused:
+	default:
+		a.failed++
+		if delay, ok := a.opt.Retry(cause, a.failed); ok {
+			a.startLater(c, delay)
+		}
+	}
+}
+
+func (a *Actor) startLater(c actor.Context, delay time.Duration) {
+	self, system := c.Self(), c.ActorSystem()
+	at := time.Now().Add(delay)
+	a.nextAt = at
+	a.timer = time.AfterFunc(delay, func() { system.Root.Send(self, startDue{at}) })
+}
+
+// answerAskers tells those who asked for a stop when it is done.
+func (a *Actor) answerAskers(c actor.Context) {
+	if a.core.State() != core.Stopped {
+		return
+	}
+	for _, pid := range a.askers {
+		c.Send(pid, messages.ImageStopped{Key: a.opt.Key})
+	}
+	a.askers = nil
+}
+
+// shutDown lets go of everything before the actor is gone, also after a panic. It
+// blocks the actor, not the others: each has a goroutine of its own.
+func (a *Actor) shutDown(actor.Context) {
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	if a.cancel != nil {
+		a.cancel()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), a.opt.CloseTimeout)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() { a.running.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		a.opt.Log.Error().Msg("an operation did not end in time; its image stays locked until this process ends")
+		return
+	}
+	if a.perform == nil {
+		return
+	}
+	if err := a.perform.Close(ctx); err != nil {
+		a.opt.Log.Error().Err(err).Msg("closing the image")
+	}
+}

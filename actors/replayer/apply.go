@@ -1,0 +1,170 @@
+package replayer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
+	"github.com/rbdwarden/rbdwarden/ceph"
+	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+	"github.com/rbdwarden/rbdwarden/image"
+	"github.com/rbdwarden/rbdwarden/replay"
+)
+
+// DivergedError says that an operation failed on the primary half way, in a way that
+// the journal does not tell: the copy may differ and has to be synced anew.
+type DivergedError struct{ Skipped replay.Skipped }
+
+func (e *DivergedError) Error() string {
+	return fmt.Sprintf("%v at entry %d of tag %d failed on the primary (%v) and may have changed data there: resync the image",
+		e.Skipped.Event.Type(), e.Skipped.At.Entry, e.Skipped.At.Tag, e.Skipped.Result)
+}
+
+// UnsupportedEventError says that the journal asks for something that is not
+// implemented; the image stops before it, and nothing is lost.
+type UnsupportedEventError struct {
+	Event wire.Event
+	At    wire.ObjectPosition
+}
+
+func (e *UnsupportedEventError) Error() string {
+	return fmt.Sprintf("%v at entry %d of tag %d is not supported", e.Event.Type(), e.At.Entry, e.At.Tag)
+}
+
+// apply performs one step on the local image.
+func (p *performer) apply(ctx context.Context, step replay.Step) (core.Msg, error) {
+	done, err := p.local.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	applied := core.Applied{Step: step.ID(), Entries: 1}
+	switch s := step.(type) {
+	case replay.Writes:
+		applied.Entries, applied.Bytes = s.Entries, int64(s.Bytes)
+		_, err = p.local.image.Apply(ctx, ios(s.IOs))
+	case replay.CompareAndWrite:
+		applied.Bytes = int64(len(s.Write))
+		_, err = p.local.image.Apply(ctx, []image.IO{{
+			Kind: image.CompareAndWrite, Offset: s.Offset, Length: uint64(len(s.Write)), Data: s.Write, Compare: s.Compare,
+		}})
+	case replay.Operation:
+		err = p.operate(ctx, s)
+	case replay.Skipped:
+		if s.Diverges(p.local.image.Header().Size) {
+			err = &DivergedError{Skipped: s}
+		}
+	default:
+		panic(fmt.Sprintf("replayer: no way to apply %T", step))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return applied, nil
+}
+
+// ios translates a step's I/O for the image.
+func ios(in []replay.IO) []image.IO {
+	out := make([]image.IO, len(in))
+	for i, io := range in {
+		out[i] = image.IO{Offset: io.Offset, Length: io.Length, Data: io.Data, DiscardGranularity: uint64(io.Granularity)}
+		switch io.Kind {
+		case replay.Write:
+			out[i].Kind = image.Write
+		case replay.Discard:
+			out[i].Kind = image.Discard
+		case replay.WriteSame:
+			out[i].Kind = image.WriteSame
+		default:
+			panic(fmt.Sprintf("replayer: I/O of kind %v", io.Kind))
+		}
+	}
+	return out
+}
+
+// operate performs an operation that happened on the primary. What has happened here
+// before is no error (invariant 4).
+func (p *performer) operate(ctx context.Context, s replay.Operation) error {
+	im := p.local.image
+	var err error
+	switch ev := s.Event.(type) {
+	case wire.SnapCreate:
+		err = p.snapCreate(ctx, ev)
+	case wire.SnapRemove:
+		err = onSnapshot(ctx, im.SnapRemove, ev.Namespace, ev.Name)
+	case wire.SnapRename:
+		err = p.snapRename(ctx, ev)
+	case wire.SnapProtect:
+		err = onSnapshot(ctx, im.SnapProtect, ev.Namespace, ev.Name)
+	case wire.SnapUnprotect:
+		err = onSnapshot(ctx, im.SnapUnprotect, ev.Namespace, ev.Name)
+	case wire.SnapLimit:
+		_, err = im.SnapSetLimit(ctx, ev.Limit)
+	case wire.Resize:
+		_, err = im.Resize(ctx, ev.Size)
+	case wire.Rename:
+		_, err = im.Rename(ctx, ev.Name)
+	case wire.MetadataSet:
+		_, err = im.MetadataSet(ctx, ev.Key, []byte(ev.Value))
+	case wire.MetadataRemove:
+		_, err = im.MetadataRemove(ctx, ev.Key)
+	default:
+		return &UnsupportedEventError{Event: s.Event, At: s.At}
+	}
+	for _, errno := range s.Tolerate {
+		if errors.Is(err, errno) {
+			p.Log.Info().Err(err).Stringer("event", s.Event.Type()).Msg("operation was done here before")
+			return nil
+		}
+	}
+	return err
+}
+
+func (p *performer) snapCreate(ctx context.Context, ev wire.SnapCreate) error {
+	ns, err := snapNamespace(ev.Namespace)
+	if err != nil {
+		return err
+	}
+	_, _, err = p.local.image.SnapCreate(ctx, ns, ev.Name)
+	return err
+}
+
+// onSnapshot does one operation on a snapshot that is named as in the journal.
+func onSnapshot(ctx context.Context, do func(context.Context, rbd.SnapshotNamespace, string) (image.Outcome, error),
+	journalled wire.SnapshotNamespace, name string,
+) error {
+	ns, err := snapNamespace(journalled)
+	if err != nil {
+		return err
+	}
+	_, err = do(ctx, ns, name)
+	return err
+}
+
+// snapRename finds the snapshot by the primary's id, whatever its name is here, and
+// by its old name if the id is not known.
+func (p *performer) snapRename(ctx context.Context, ev wire.SnapRename) error {
+	h := p.local.image.Header()
+	from := ev.OldName
+	if id, ok := p.snaps.local(ceph.SnapID(ev.SnapID)); ok {
+		if s := h.SnapshotByID(id); s != nil {
+			from = s.Name
+		}
+	}
+	if from == "" {
+		return fmt.Errorf("snapshot %d of the primary has no counterpart here: %w", ev.SnapID, syscall.ENOENT)
+	}
+	if from == ev.NewName {
+		return nil
+	}
+	_, err := p.local.image.SnapRename(ctx, from, ev.NewName)
+	return err
+}
+
+// snapNamespace translates a journalled namespace for the header.
+func snapNamespace(ns wire.SnapshotNamespace) (rbd.SnapshotNamespace, error) {
+	return rbd.DecodeSnapshotNamespace(wire.Marshal(ns))
+}

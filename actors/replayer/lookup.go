@@ -1,0 +1,155 @@
+package replayer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
+	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/ceph/mirror"
+	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+	"github.com/rbdwarden/rbdwarden/image"
+	"github.com/rbdwarden/rbdwarden/journal"
+	"github.com/rbdwarden/rbdwarden/rados"
+)
+
+// role is what an image's journal says about who writes to it.
+type role struct {
+	tagClass wire.TagClass
+	tag      wire.TagTID
+	data     wire.TagData
+	resync   bool // an operator asked for a re-sync
+}
+
+func (r role) promotion() core.Promotion {
+	switch r.data.MirrorUUID {
+	case wire.LocalMirrorUUID:
+		return core.Primary
+	case wire.OrphanMirrorUUID:
+		return core.Orphan
+	}
+	return core.NonPrimary
+}
+
+// readRole reads the image client's registration and the journal's newest tag
+// (librbd::Journal::get_tag_owner).
+func readRole(ctx context.Context, j *journal.Journal) (role, error) {
+	client, err := j.Client(ctx, wire.MasterClientID)
+	if err != nil {
+		return role{}, err
+	}
+	meta, err := wire.DecodeClientData(client.Data)
+	if err != nil {
+		return role{}, fmt.Errorf("image client in %s: %w", j.HeaderObject(), err)
+	}
+	own, ok := meta.(wire.ImageClientMeta)
+	if !ok {
+		return role{}, fmt.Errorf("image client in %s is a %T: %w", j.HeaderObject(), meta, syscall.EBADMSG)
+	}
+	tags, err := j.Tags(ctx, wire.MasterClientID, &own.TagClass)
+	if err != nil {
+		return role{}, err
+	}
+	if len(tags) == 0 {
+		return role{}, fmt.Errorf("%s has no tag: %w", j.HeaderObject(), syscall.EBADMSG)
+	}
+	newest := tags[len(tags)-1]
+	data, err := wire.DecodeTagData(newest.Data)
+	if err != nil {
+		return role{}, fmt.Errorf("tag %d in %s: %w", newest.TID, j.HeaderObject(), err)
+	}
+	return role{tagClass: own.TagClass, tag: newest.TID, data: data, resync: own.ResyncRequested}, nil
+}
+
+// roleOf opens the journal of an image only to read its role.
+func roleOf(ctx context.Context, io rados.IOContext, imageID string) (role, error) {
+	j, err := journal.Open(ctx, io, imageID)
+	if err != nil {
+		return role{}, err
+	}
+	defer j.Close()
+	return readRole(ctx, j)
+}
+
+// prepareLocal is PREPARE_LOCAL_IMAGE.
+func (p *performer) prepareLocal(ctx context.Context) (core.Msg, error) {
+	io := p.Local.IO
+	id, record, err := mirrorRecord(ctx, io, p.GlobalID)
+	if errors.Is(err, syscall.ENOENT) {
+		return core.LocalPrepared{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	local := core.Local{
+		Exists: true, ImageID: id, HalfMade: record.State == mirror.ImageCreating,
+		Snapshot: record.Mode == mirror.ImageSnapshot,
+	}
+	local.Name, err = image.Name(ctx, io, id)
+	if err != nil && !errors.Is(err, syscall.ENOENT) {
+		return nil, err
+	}
+	if local.HalfMade || local.Snapshot {
+		return core.LocalPrepared{Local: local}, nil
+	}
+	r, err := roleOf(ctx, io, id)
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		local.Promotion = core.PromotionUnknown // the image itself may be missing: OPEN_LOCAL_IMAGE finds out
+	case err != nil:
+		return nil, err
+	default:
+		local.Promotion, local.PrimaryUUID = r.promotion(), r.data.MirrorUUID
+	}
+	return core.LocalPrepared{Local: local}, nil
+}
+
+// prepareRemote is PREPARE_REMOTE_IMAGE.
+func (p *performer) prepareRemote(ctx context.Context) (core.Msg, error) {
+	io := p.Remote.IO
+	id, record, err := mirrorRecord(ctx, io, p.GlobalID)
+	if errors.Is(err, syscall.ENOENT) {
+		return core.RemotePrepared{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	remote := core.Remote{
+		Exists: true, ImageID: id, Disabling: record.State == mirror.ImageDisabling,
+		Snapshot: record.Mode == mirror.ImageSnapshot,
+	}
+	if remote.Disabling || remote.Snapshot {
+		return core.RemotePrepared{Remote: remote}, nil
+	}
+	r, err := roleOf(ctx, io, id)
+	if err != nil {
+		return nil, err
+	}
+	remote.Promotion = r.promotion()
+	return core.RemotePrepared{Remote: remote}, nil
+}
+
+// mirrorRecord finds an image by its global id; ENOENT if it is not mirrored.
+func mirrorRecord(ctx context.Context, io rados.IOContext, globalID string) (id string, _ mirror.Image, err error) {
+	id, err = rados.Ask(ctx, io, rbd.MirroringObject, mirror.ImageGetID(globalID))
+	if err != nil {
+		return "", mirror.Image{}, err
+	}
+	record, err := rados.Ask(ctx, io, rbd.MirroringObject, mirror.ImageGet(id))
+	return id, record, err
+}
+
+// openRemote is OPEN_REMOTE_IMAGE.
+func (p *performer) openRemote(ctx context.Context, imageID string) (core.Msg, error) {
+	h, err := image.ReadHeader(ctx, p.Remote.IO, imageID)
+	if err != nil {
+		return nil, err
+	}
+	if h.HasParent() {
+		return nil, &image.CloneError{ImageID: imageID, Parent: h.Parent}
+	}
+	p.remoteHeader = h
+	return core.RemoteOpened{}, nil
+}

@@ -1,0 +1,200 @@
+package replayer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
+	"github.com/rbdwarden/rbdwarden/image"
+	"github.com/rbdwarden/rbdwarden/image/lock"
+	imagesync "github.com/rbdwarden/rbdwarden/image/sync"
+	"github.com/rbdwarden/rbdwarden/journal"
+	"github.com/rbdwarden/rbdwarden/rados"
+)
+
+// Site is one side of a mirrored pool as an image sees it.
+type Site struct {
+	IO         rados.IOContext // the pool and namespace
+	MirrorUUID string          // of that pool
+}
+
+// Resources are what the images of a pool share.
+type Resources struct {
+	Local, Remote Site
+	GlobalID      string
+	// SyncSlot waits for permission to do an initial sync; release gives it back.
+	SyncSlot func(ctx context.Context) (release func(), err error)
+	// Timeout bounds each single step of a bootstrap. It has to be longer than the
+	// clusters' own operation timeouts, which say more clearly what is wrong.
+	Timeout time.Duration
+	Limits  image.Limits
+	// Lock are the settings of the exclusive lock; Policy and Trouble are ours.
+	Lock lock.Options
+	// RemoteSnapshots makes and removes sync points on a remote image.
+	RemoteSnapshots func(imageID string) imagesync.Snapshots
+	SyncLimits      imagesync.Limits
+	Tail            journal.TailConfig
+	// CheckpointInterval is the time between two records of a sync's progress.
+	CheckpointInterval time.Duration
+	Log                zerolog.Logger
+}
+
+// performer is the Performer for real clusters (or simulated ones: it only knows
+// the port). Handles are opened by one effect and used by later ones; the machine
+// sees to it that no two effects touch the same handle at the same time, except
+// Apply beside ReadEntries, FindOutcome and Commit, whose handles differ.
+type performer struct {
+	Resources
+	notify func(core.Msg)
+
+	remoteHeader *image.Header
+	local        *localImage      // from OpenLocal until Close
+	journal      *journal.Journal // the remote one, from InitJournaler until Close
+	committed    func()           // stops watching the remote journal
+	looks        sync.WaitGroup   // of remoteChanged
+	tailer       *journal.Tailer
+	readErr      error // met behind entries that were delivered; the next read's result
+	snaps        *snapMap
+}
+
+// NewPerformer returns a performer. notify is called with what it notices by itself.
+func NewPerformer(r Resources, notify func(core.Msg)) Performer {
+	return &performer{Resources: r, notify: notify}
+}
+
+// Perform performs one effect.
+func (p *performer) Perform(ctx context.Context, e core.Effect) core.Msg {
+	in, unbounded := effectState(e)
+	if !unbounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.Timeout)
+		defer cancel()
+	}
+	m, err := p.dispatch(ctx, e)
+	if err != nil {
+		return core.Failed{State: in, Class: rados.Classify(err), Err: err}
+	}
+	return m
+}
+
+func (p *performer) dispatch(ctx context.Context, e core.Effect) (core.Msg, error) {
+	switch e := e.(type) {
+	case core.PrepareLocal:
+		return p.prepareLocal(ctx)
+	case core.PrepareRemote:
+		return p.prepareRemote(ctx)
+	case core.ReadRemoteClients:
+		return p.readRemoteClients(ctx, e.RemoteImageID)
+	case core.OpenRemote:
+		return p.openRemote(ctx, e.RemoteImageID)
+	case core.UnregisterPeer:
+		return p.unregisterPeer(ctx, e.RemoteImageID)
+	case core.RegisterPeer:
+		return p.registerPeer(ctx, e)
+	case core.UpdatePeer:
+		return p.updatePeer(ctx, e)
+	case core.CreateLocal:
+		return p.createLocal(ctx, e.ImageID)
+	case core.OpenLocal:
+		return p.openLocal(ctx, e.ImageID)
+	case core.ReadRemoteTags:
+		return p.readRemoteTags(ctx, e)
+	case core.Sync:
+		return p.sync(ctx, e)
+	case core.CloseRemote:
+		p.remoteHeader = nil
+		return core.RemoteClosed{}, nil
+	case core.InitJournaler:
+		return p.initJournaler(ctx, e.RemoteImageID)
+	case core.StartTailing:
+		return p.startTailing(ctx)
+	case core.ReadEntries:
+		return p.readEntries(ctx, e.MaxBytes)
+	case core.FindOutcome:
+		return p.findOutcome(ctx, e.Need)
+	case core.ReadRemoteTag:
+		return p.readRemoteTag(ctx, e.TID)
+	case core.AllocateTag:
+		return p.allocateTag(ctx, e.Data)
+	case core.Apply:
+		return p.apply(ctx, e.Step)
+	case core.Commit:
+		return p.commit(ctx, e.Position)
+	case core.Close:
+		return core.Closed{Err: p.Close(ctx)}, nil
+	}
+	panic(fmt.Sprintf("replayer: no way to perform %T", e))
+}
+
+// effectState is the state that asks for an effect, for its error text, and whether
+// the effect may take as long as it likes.
+func effectState(e core.Effect) (in core.State, unbounded bool) {
+	switch e.(type) {
+	case core.PrepareLocal:
+		return core.PrepareLocalImage, false
+	case core.PrepareRemote:
+		return core.PrepareRemoteImage, false
+	case core.ReadRemoteClients:
+		return core.GetRemoteTagClass, false
+	case core.OpenRemote:
+		return core.OpenRemoteImage, false
+	case core.UnregisterPeer:
+		return core.UnregisterClient, false
+	case core.RegisterPeer:
+		return core.RegisterClient, false
+	case core.UpdatePeer:
+		return core.UpdateClientImage, false
+	case core.CreateLocal:
+		return core.CreateLocalImage, false
+	case core.OpenLocal:
+		return core.OpenLocalImage, false
+	case core.ReadRemoteTags:
+		return core.GetRemoteTags, false
+	case core.Sync:
+		return core.ImageSync, true
+	case core.CloseRemote:
+		return core.CloseRemoteImage, false
+	case core.InitJournaler:
+		return core.InitRemoteJournaler, false
+	case core.StartTailing:
+		return core.StartReplay, false
+	case core.ReadRemoteTag:
+		return core.GetRemoteTag, false
+	case core.AllocateTag:
+		return core.AllocateLocalTag, false
+	case core.Close:
+		return core.CloseLocalImage, false
+	case core.ReadEntries, core.FindOutcome, core.Apply:
+		return core.Replaying, true
+	}
+	return core.Replaying, false
+}
+
+// Close lets go of everything, the local image first: a remote cluster that does not
+// answer must not keep the local image locked (invariant 11).
+func (p *performer) Close(ctx context.Context) error {
+	var err error
+	if p.local != nil {
+		err = p.local.close(ctx)
+		p.local = nil
+	}
+	if p.tailer != nil {
+		p.tailer.Close()
+		p.tailer = nil
+	}
+	if p.committed != nil {
+		p.committed()
+		p.committed = nil
+	}
+	p.looks.Wait()
+	if p.journal != nil {
+		p.journal.Close()
+		p.journal = nil
+	}
+	p.remoteHeader, p.snaps, p.readErr = nil, nil, nil
+	return err
+}

@@ -1,0 +1,196 @@
+package replayer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
+	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/journal"
+	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/replay"
+)
+
+// initJournaler is INIT_REMOTE_JOURNALER.
+func (p *performer) initJournaler(ctx context.Context, imageID string) (core.Msg, error) {
+	j, err := journal.Open(ctx, p.Remote.IO, imageID)
+	if err != nil {
+		return nil, err
+	}
+	p.journal = j
+	if p.committed, err = j.Watch(ctx, p.remoteChanged); err != nil {
+		return nil, err
+	}
+	meta, err := j.Refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, ok := meta.Client(p.Local.MirrorUUID)
+	if !ok {
+		return nil, fmt.Errorf("client %q in %s: %w", p.Local.MirrorUUID, j.HeaderObject(), syscall.ENOENT)
+	}
+	peer, err := peerMeta(client, j)
+	if err != nil {
+		return nil, err
+	}
+	p.snaps = newSnapMap(peer)
+	primary, _ := meta.Client(wire.MasterClientID)
+	return core.JournalerReady{
+		Disconnected: client.State != wire.Connected, SplayWidth: meta.SplayWidth,
+		Committed: client.CommitPosition, Primary: primary.CommitPosition,
+	}, nil
+}
+
+// remoteChanged looks at the remote journal's clients after somebody changed them.
+// It is called from the watch, so the look happens elsewhere.
+func (p *performer) remoteChanged() {
+	j := p.journal
+	if j == nil {
+		return
+	}
+	p.looks.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), p.Timeout)
+		defer cancel()
+		meta, err := j.Refresh(ctx)
+		if err != nil {
+			return // the reader meets the same trouble, and reports it
+		}
+		primary, _ := meta.Client(wire.MasterClientID)
+		own, ok := meta.Client(p.Local.MirrorUUID)
+		m := core.RemoteJournalChanged{Disconnected: ok && own.State != wire.Connected, Primary: primary.CommitPosition}
+		if data, err := wire.DecodeClientData(primary.Data); err == nil {
+			if image, ok := data.(wire.ImageClientMeta); ok {
+				m.Tags, _ = allTags(ctx, j, p.Local.MirrorUUID, image.TagClass)
+			}
+		}
+		p.notify(m)
+	})
+}
+
+// startTailing is START_REPLAY.
+func (p *performer) startTailing(ctx context.Context) (core.Msg, error) {
+	r, err := p.local.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg := p.Tail
+	cfg.ClientID = p.Local.MirrorUUID
+	if p.tailer, err = journal.NewTailer(ctx, p.journal, cfg); err != nil {
+		return nil, err
+	}
+	return core.ReplayStarted{Promotion: r.promotion(), ResyncRequested: r.resync}, nil
+}
+
+// readEntries waits for entries and decodes them. Damaged ones end the image's replay
+// with an error that names object and offset; what comes before them is delivered.
+func (p *performer) readEntries(ctx context.Context, maxBytes int) (core.Msg, error) {
+	if err := p.readErr; err != nil {
+		p.readErr = nil
+		return nil, err
+	}
+	for {
+		b, err := p.tailer.Next(ctx, int64(maxBytes))
+		if err != nil {
+			return nil, err
+		}
+		if b.Dropped.Count > 0 {
+			p.Log.Warn().Uint64("entries", b.Dropped.Count).
+				Stringer("first", b.Dropped.First).Stringer("last", b.Dropped.Last).
+				Msg("left out journal entries behind a hole at the end of a tag: the primary crashed before it acknowledged them")
+		}
+		if len(b.Entries) > 0 {
+			entries, err := p.decode(b.Entries)
+			if len(entries) == 0 {
+				return nil, err
+			}
+			p.readErr = err // told after what comes before it was delivered
+			return core.EntriesRead{Entries: entries}, nil
+		}
+		if !b.CaughtUp {
+			continue
+		}
+		if err := p.tailer.Wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (p *performer) decode(entries []journal.Entry) ([]core.Entry, error) {
+	out := make([]core.Entry, 0, len(entries))
+	for _, e := range entries {
+		ev, err := p.tailer.Event(e)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, core.Entry{
+			Entry:     replay.Entry{Position: e.Position, Event: ev.Event, Bytes: len(e.Payload)},
+			Timestamp: ev.Timestamp,
+		})
+	}
+	return out, nil
+}
+
+// findOutcome reads ahead with a reader of its own until it has the operation's
+// result, or a newer tag. It keeps nothing of what it reads.
+func (p *performer) findOutcome(ctx context.Context, need replay.NeedOutcome) (core.Msg, error) {
+	cfg := p.Tail
+	cfg.ClientID, cfg.Budget = p.Local.MirrorUUID, lookAheadBudget
+	t, err := journal.NewTailer(ctx, p.journal, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	for {
+		b, err := t.Next(ctx, lookAheadBudget)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range b.Entries {
+			if e.Position.Tag > need.Tag {
+				return core.OutcomeFound{Tag: need.Tag, Op: need.Op}, nil
+			}
+			ev, err := t.Event(e)
+			if err != nil {
+				return nil, err
+			}
+			if f, ok := ev.Event.(wire.OpFinish); ok && e.Position.Tag == need.Tag && f.Op == need.Op {
+				return core.OutcomeFound{Tag: need.Tag, Op: need.Op, Found: true, Result: f.Result}, nil
+			}
+		}
+		if b.CaughtUp {
+			if err := t.Wait(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// lookAheadBudget bounds the memory of one findOutcome, in bytes.
+const lookAheadBudget = 4 << 20
+
+// readRemoteTag is GET_REMOTE_TAG.
+func (p *performer) readRemoteTag(ctx context.Context, tid wire.TagTID) (core.Msg, error) {
+	tag, err := p.journal.Tag(ctx, tid)
+	if err != nil {
+		return nil, err
+	}
+	data, err := wire.DecodeTagData(tag.Data)
+	if err != nil {
+		return nil, fmt.Errorf("tag %d in %s: %w", tid, p.journal.HeaderObject(), err)
+	}
+	return core.RemoteTagRead{Tag: core.Tag{TID: tid, Data: data}}, nil
+}
+
+// commit stores the commit position. A position is only stored by the owner of the
+// local image: one that lost its lock must not overwrite its successor's.
+func (p *performer) commit(ctx context.Context, pos wire.ObjectSetPosition) (core.Msg, error) {
+	if !p.local.lock.Valid() {
+		return nil, &rados.Error{Op: "commit", Object: p.journal.HeaderObject(), Err: errors.Join(errNotOwner, p.local.lock.Cause())}
+	}
+	if err := p.journal.Commit(ctx, p.Local.MirrorUUID, pos); err != nil {
+		return nil, err
+	}
+	return core.Committed{Position: pos}, nil
+}

@@ -1,0 +1,25 @@
+package replayer
+
+import (
+	"github.com/rbdwarden/rbdwarden/ceph"
+	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+)
+
+// snapMap knows the local snapshots that an initial sync made of the primary's.
+type snapMap struct {
+	seqs map[ceph.SnapID]ceph.SnapID // primary's → ours
+}
+
+func newSnapMap(meta wire.MirrorPeerClientMeta) *snapMap {
+	m := &snapMap{seqs: make(map[ceph.SnapID]ceph.SnapID, len(meta.SnapSeqs))}
+	for primary, local := range meta.SnapSeqs {
+		m.seqs[ceph.SnapID(primary)] = ceph.SnapID(local)
+	}
+	return m
+}
+
+// local finds our id of a snapshot of the primary.
+func (m *snapMap) local(primary ceph.SnapID) (ceph.SnapID, bool) {
+	id, ok := m.seqs[primary]
+	return id, ok
+}

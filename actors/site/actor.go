@@ -1,0 +1,457 @@
+// Package site is the root actor of a worker: it finds the local cluster's mirrored
+// pools, competes for the leadership of each, and while it leads one keeps an actor
+// running for each of its mirrored namespaces. It also registers the daemon in the
+// service map, where "rbd mirror pool status" and "ceph -s" look for it.
+//
+//	site ─┬─ pool rbd ── leader? ─┬─ pool actor rbd          ── image actors
+//	      │                       └─ pool actor rbd/ns1      ── image actors
+//	      └─ pool vms ── stands by for client.4123
+package site
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/rs/zerolog"
+
+	"github.com/rbdwarden/rbdwarden/actors/pool"
+	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
+	"github.com/rbdwarden/rbdwarden/messages"
+	"github.com/rbdwarden/rbdwarden/mirror"
+	"github.com/rbdwarden/rbdwarden/report"
+)
+
+// Found is a mirrored pool with its mirrored namespaces ("" is the default one).
+type Found struct {
+	mirror.FoundPool
+	Namespaces []string
+}
+
+// Options are what a site's actor is made of.
+type Options struct {
+	// Find looks for the mirrored pools.
+	Find func(ctx context.Context) ([]Found, error)
+	// Compete competes for a pool's leadership until ctx ends, and calls back.
+	Compete func(ctx context.Context, pool int64, told Told)
+	// NewPool makes the options of the actor of a pool and namespace with one peer.
+	NewPool func(ctx context.Context, found mirror.Pool, namespace string, peer cephmirror.Peer) (pool.Options, error)
+	// Service publishes the daemon's status in the service map. It is called from
+	// one goroutine at a time.
+	Service func(ctx context.Context, pools map[int64]mirror.ServicePool) error
+	// Ready is called once, after the first successful look for pools.
+	Ready func()
+	// Fenced is called when this process's client may not write any more.
+	Fenced func(err error)
+
+	InstanceID uint64
+	Refresh    time.Duration // between looks for pools
+	Publish    time.Duration // between updates of the service map
+	Timeout    time.Duration
+	Log        zerolog.Logger
+}
+
+// Told is how Compete tells what became of the election.
+type Told struct {
+	Leads   func()
+	Lost    func(reason error)
+	Follows func(leader string)
+}
+
+// Site is the actor.
+type Site struct {
+	opt          Options
+	pools        map[int64]*poolState
+	trouble      string
+	ready        bool
+	finding      bool
+	ending       bool
+	asked        *actor.PID
+	byPID        map[string]childKey
+	shown        map[childKey]report.Pool // newest snapshots
+	publishing   bool
+	publishTimer *time.Timer
+}
+
+// poolState is one mirrored pool.
+type poolState struct {
+	found    Found
+	cancel   context.CancelFunc // ends the competition
+	leading  bool
+	leader   string // who leads instead
+	children map[childKey]*actor.PID
+	trouble  string
+}
+
+// childKey names the actor of a namespace with a peer.
+type childKey struct {
+	pool      int64
+	namespace string
+	peer      string // uuid
+}
+
+// Messages of the actor to itself.
+type (
+	findDue    struct{}
+	publishDue struct{}
+	published  struct{ err error }
+	foundPools struct {
+		pools []Found
+		err   error
+	}
+	leads struct{ pool int64 }
+	lost  struct {
+		pool   int64
+		reason error
+	}
+	follows struct {
+		pool   int64
+		leader string
+	}
+	prepared struct {
+		key childKey
+		opt pool.Options
+		err error
+	}
+	shown struct {
+		key    childKey
+		report report.Pool
+	}
+)
+
+// soon is how long a change that operators wait for is held back, so that several
+// are published together.
+const soon = 300 * time.Millisecond
+
+// Stop asks the site to let go of everything. Answered by Stopped.
+type Stop struct{}
+
+// Stopped says that everything was let go.
+type Stopped struct{}
+
+// Snapshot asks for []report.Pool.
+type Snapshot struct{}
+
+// Command is a message for the images of the pool and namespace; Image as in
+// messages.ToImageNamed.
+type Command struct {
+	Pool, Namespace, Image string
+	Message                messages.ToImage
+}
+
+// New returns the actor of a site.
+func New(opt Options) *Site {
+	return &Site{opt: opt, pools: map[int64]*poolState{}, byPID: map[string]childKey{}, shown: map[childKey]report.Pool{}}
+}
+
+// Receive handles one message.
+func (s *Site) Receive(c actor.Context) {
+	switch m := c.Message().(type) {
+	case *actor.Started:
+		s.find(c)
+		s.publishIn(c, s.opt.Publish)
+	case findDue:
+		s.find(c)
+	case foundPools:
+		s.found(c, m)
+	case leads:
+		s.leads(c, m.pool)
+	case lost:
+		s.lost(c, m)
+	case follows:
+		if p := s.pools[m.pool]; p != nil {
+			p.leader = m.leader
+		}
+	case prepared:
+		s.prepared(c, m)
+	case *actor.Terminated:
+		s.childEnded(c, m.Who)
+	case publishDue:
+		s.publish(c)
+	case published:
+		s.published(c, m.err)
+	case shown:
+		s.shown[m.key] = m.report
+	case messages.ClientFenced:
+		s.opt.Fenced(m.Err)
+	case Snapshot:
+		c.Respond(s.snapshot())
+	case Command:
+		s.command(c, m)
+	case Stop:
+		s.stop(c)
+	}
+}
+
+func (s *Site) later(c actor.Context, d time.Duration, m any) {
+	self, system := c.Self(), c.ActorSystem()
+	time.AfterFunc(d, func() { system.Root.Send(self, m) })
+}
+
+func (s *Site) async(c actor.Context, fn func(ctx context.Context) any) {
+	self, system := c.Self(), c.ActorSystem()
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), s.opt.Timeout)
+		defer cancel()
+		system.Root.Send(self, fn(ctx))
+	}()
+}
+
+func (s *Site) find(c actor.Context) {
+	if s.finding || s.ending {
+		return
+	}
+	s.finding = true
+	s.async(c, func(ctx context.Context) any {
+		pools, err := s.opt.Find(ctx)
+		return foundPools{pools, err}
+	})
+}
+
+// found compares what was found with what runs.
+func (s *Site) found(c actor.Context, m foundPools) {
+	s.finding = false
+	if s.ending {
+		s.maybeEnd(c)
+		return
+	}
+	if m.err != nil {
+		// What runs goes on: an unreadable list says nothing about it.
+		s.trouble = fmt.Sprintf("cannot look for mirrored pools: %v", m.err)
+		s.opt.Log.Error().Err(m.err).Msg("cannot look for mirrored pools")
+		s.later(c, min(s.opt.Refresh, 5*time.Second), findDue{})
+		return
+	}
+	s.trouble = ""
+	if !s.ready {
+		s.ready = true
+		s.opt.Ready()
+	}
+	seen := map[int64]bool{}
+	for _, f := range m.pools {
+		seen[f.Pool.Pool.ID] = true
+		s.foundPool(c, f)
+	}
+	for id, p := range s.pools {
+		if !seen[id] {
+			s.opt.Log.Info().Str("pool", p.found.Pool.Pool.Name).Msg("pool is not mirrored any more")
+			s.drop(c, id, p)
+		}
+	}
+	s.later(c, s.opt.Refresh, findDue{})
+}
+
+func (s *Site) foundPool(c actor.Context, f Found) {
+	id := f.Pool.Pool.ID
+	p := s.pools[id]
+	if p == nil {
+		p = &poolState{children: map[childKey]*actor.PID{}}
+		s.pools[id] = p
+	}
+	if f.Err != nil {
+		p.trouble = f.Err.Error()
+		s.opt.Log.Error().Err(f.Err).Str("pool", f.Pool.Pool.Name).Msg("cannot read how the pool is mirrored")
+		if p.found.Pool.Pool.Name == "" {
+			p.found = f
+		}
+		return
+	}
+	p.found, p.trouble = f, ""
+	if _, _, ok := p.peer(); !ok {
+		p.trouble = "no peer to mirror from: rbd mirror pool peer bootstrap import"
+		s.stopChildren(c, p, nil)
+		return
+	}
+	if p.cancel == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		p.cancel = cancel
+		self, system := c.Self(), c.ActorSystem()
+		tell := func(m any) { system.Root.Send(self, m) }
+		go s.opt.Compete(ctx, id, Told{
+			Leads:   func() { tell(leads{id}) },
+			Lost:    func(reason error) { tell(lost{id, reason}) },
+			Follows: func(leader string) { tell(follows{id, leader}) },
+		})
+	}
+	s.reconcile(c, p)
+}
+
+// peer is the peer that the pool is mirrored from, and how many others there are.
+func (p *poolState) peer() (peer cephmirror.Peer, others int, ok bool) {
+	for _, candidate := range p.found.Peers {
+		switch {
+		case !candidate.Direction.Receives():
+		case ok:
+			others++
+		default:
+			peer, ok = candidate, true
+		}
+	}
+	return peer, others, ok
+}
+
+// reconcile starts and ends the actors of a pool's namespaces.
+func (s *Site) reconcile(c actor.Context, p *poolState) {
+	if !p.leading || s.ending {
+		return
+	}
+	peer, _, ok := p.peer()
+	if !ok {
+		return
+	}
+	want := map[childKey]bool{}
+	for _, ns := range p.found.Namespaces {
+		key := childKey{p.found.Pool.Pool.ID, ns, peer.UUID}
+		want[key] = true
+		if _, runs := p.children[key]; runs {
+			continue
+		}
+		p.children[key] = nil // being prepared
+		found := p.found.Pool
+		s.async(c, func(ctx context.Context) any {
+			opt, err := s.opt.NewPool(ctx, found, ns, peer)
+			return prepared{key, opt, err}
+		})
+	}
+	s.stopChildren(c, p, want)
+}
+
+func (s *Site) prepared(c actor.Context, m prepared) {
+	p := s.pools[m.key.pool]
+	if p == nil || !p.leading || s.ending {
+		if p != nil {
+			delete(p.children, m.key)
+		}
+		s.maybeEnd(c)
+		return
+	}
+	if m.err != nil {
+		delete(p.children, m.key)
+		p.trouble = m.err.Error()
+		s.opt.Log.Error().Err(m.err).Str("pool", p.found.Pool.Pool.Name).Str("namespace", m.key.namespace).Msg("cannot mirror the pool")
+		return // tried again at the next refresh
+	}
+	pid := c.SpawnPrefix(actor.PropsFromProducer(func() actor.Actor { return pool.New(m.opt) }), "pool-"+m.opt.Key.String())
+	c.Watch(pid)
+	p.children[m.key] = pid
+	s.byPID[pid.Id] = m.key
+	s.opt.Log.Info().Stringer("pool", m.opt.Key).Str("peer", m.opt.Peer.Site).Msg("mirrors the pool")
+}
+
+// stopChildren stops the actors that are not wanted.
+func (s *Site) stopChildren(c actor.Context, p *poolState, want map[childKey]bool) {
+	for key, pid := range p.children {
+		if pid != nil && !want[key] {
+			c.Request(pid, pool.Stop{})
+		}
+	}
+}
+
+func (s *Site) childEnded(c actor.Context, who *actor.PID) {
+	key, ok := s.byPID[who.Id]
+	if !ok {
+		return
+	}
+	delete(s.byPID, who.Id)
+	delete(s.shown, key)
+	if p := s.pools[key.pool]; p != nil {
+		delete(p.children, key)
+		if p.cancel == nil && len(p.children) == 0 {
+			delete(s.pools, key.pool)
+		}
+	}
+	s.maybeEnd(c)
+	// A pool's actor that ended by itself is started again at the next refresh.
+}
+
+func (s *Site) leads(c actor.Context, id int64) {
+	p := s.pools[id]
+	if p == nil {
+		return
+	}
+	p.leading, p.leader = true, ""
+	s.reconcile(c, p)
+	s.publishIn(c, soon)
+}
+
+func (s *Site) lost(c actor.Context, m lost) {
+	p := s.pools[m.pool]
+	if p == nil {
+		return
+	}
+	p.leading = false
+	s.stopChildren(c, p, nil)
+	s.publishIn(c, soon)
+}
+
+// drop ends everything about a pool.
+func (s *Site) drop(c actor.Context, id int64, p *poolState) {
+	s.stopChildren(c, p, nil)
+	if p.cancel != nil {
+		p.cancel()
+		p.cancel = nil
+	}
+	if len(p.children) == 0 {
+		delete(s.pools, id)
+	}
+}
+
+// stop ends everything in order: the images, then the leadership.
+func (s *Site) stop(c actor.Context) {
+	s.ending, s.asked = true, c.Sender()
+	for _, p := range s.pools {
+		s.stopChildren(c, p, nil)
+	}
+	s.maybeEnd(c)
+}
+
+func (s *Site) maybeEnd(c actor.Context) {
+	if !s.ending || s.finding {
+		return
+	}
+	for _, p := range s.pools {
+		if len(p.children) > 0 {
+			return
+		}
+	}
+	for _, p := range s.pools {
+		if p.cancel != nil {
+			p.cancel()
+			p.cancel = nil
+		}
+	}
+	if s.asked != nil {
+		c.Send(s.asked, Stopped{})
+		s.asked = nil
+	}
+}
+
+// command hands a message on to the images that it is for.
+func (s *Site) command(c actor.Context, m Command) {
+	for key, pid := range s.childrenOf(m.Pool) {
+		if pid != nil && key.namespace == m.Namespace {
+			c.Send(pid, messages.ToImageNamed{Name: m.Image, Message: m.Message})
+		}
+	}
+}
+
+func (s *Site) childrenOf(name string) map[childKey]*actor.PID {
+	for _, p := range s.pools {
+		if p.found.Pool.Pool.Name == name {
+			return p.children
+		}
+	}
+	return nil
+}
+
+// ids are the pools in a fixed order.
+func (s *Site) ids() []int64 {
+	ids := make([]int64, 0, len(s.pools))
+	for id := range s.pools {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}

@@ -1,0 +1,141 @@
+package site
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/rbdwarden/rbdwarden/actors/pool"
+	"github.com/rbdwarden/rbdwarden/mirror"
+	"github.com/rbdwarden/rbdwarden/report"
+)
+
+// publish collects the pools' snapshots and writes the service map.
+func (s *Site) publish(c actor.Context) {
+	if s.publishing || s.ending {
+		return
+	}
+	s.publishing = true
+	s.publishTimer.Stop()
+	self, system := c.Self(), c.ActorSystem()
+	asked := map[childKey]*actor.Future{}
+	for _, p := range s.pools {
+		for key, pid := range p.children {
+			if pid != nil {
+				asked[key] = system.Root.RequestFuture(pid, pool.Snapshot{}, 2*time.Second)
+			}
+		}
+	}
+	pools := s.servicePools()
+	s.async(c, func(ctx context.Context) any {
+		for key, f := range asked {
+			if r, err := f.Result(); err == nil {
+				if r, ok := r.(report.Pool); ok {
+					system.Root.Send(self, shown{key, r})
+				}
+			}
+		}
+		return published{s.opt.Service(ctx, pools)}
+	})
+}
+
+// publishIn sets the one timer of publish, earlier or later than it was.
+func (s *Site) publishIn(c actor.Context, d time.Duration) {
+	if s.publishTimer != nil {
+		s.publishTimer.Stop()
+	}
+	self, system := c.Self(), c.ActorSystem()
+	s.publishTimer = time.AfterFunc(d, func() { system.Root.Send(self, publishDue{}) })
+}
+
+func (s *Site) published(c actor.Context, err error) {
+	s.publishing = false
+	if err != nil {
+		s.opt.Log.Warn().Err(err).Msg("cannot update the service map")
+	}
+	s.publishIn(c, s.opt.Publish)
+}
+
+// servicePools is what the service map says of each pool.
+func (s *Site) servicePools() map[int64]mirror.ServicePool {
+	out := map[int64]mirror.ServicePool{}
+	for id, p := range s.pools {
+		sp := mirror.ServicePool{
+			Name: p.found.Pool.Pool.Name, InstanceID: s.opt.InstanceID, Leader: p.leading,
+			Namespaces: map[string]mirror.ImageCounts{},
+		}
+		if p.trouble != "" {
+			sp.Callouts = append(sp.Callouts, mirror.Callout{Level: mirror.CalloutError, Text: p.trouble})
+		}
+		if _, others, _ := p.peer(); others > 0 {
+			sp.Callouts = append(sp.Callouts, mirror.Callout{
+				Level: mirror.CalloutWarning, Text: fmt.Sprintf("%d more peers are not mirrored from", others),
+			})
+		}
+		for key := range p.children {
+			r, ok := s.shown[key]
+			if !ok {
+				continue
+			}
+			for _, text := range r.Callouts {
+				sp.Callouts = append(sp.Callouts, mirror.Callout{Level: mirror.CalloutError, Text: text})
+			}
+			counts := count(r)
+			if key.namespace == "" {
+				sp.ImageCounts = counts
+			} else {
+				sp.Namespaces[key.namespace] = counts
+			}
+		}
+		out[id] = sp
+	}
+	return out
+}
+
+// count counts a pool's images as the service map wants them.
+func count(r report.Pool) mirror.ImageCounts {
+	var assigned, failed, warned, local, remote uint64
+	for _, i := range r.Images {
+		assigned++
+		switch i.State {
+		case "error":
+			failed++
+		case "unknown", "syncing", "starting_replay":
+			warned++
+		}
+		if i.LocalID != "" {
+			local++
+		}
+		if i.RemoteID != "" {
+			remote++
+		}
+	}
+	return mirror.ImageCounts{Assigned: &assigned, Error: &failed, Warning: &warned, Local: &local, Remote: &remote}
+}
+
+// snapshot is the report of all pools: those that are mirrored, with what their
+// actors said last, and the others with the reason.
+func (s *Site) snapshot() []report.Pool {
+	var out []report.Pool
+	for _, id := range s.ids() {
+		p := s.pools[id]
+		if len(p.children) == 0 {
+			r := report.Pool{Name: p.found.Pool.Pool.Name, ID: id, Health: report.HealthWarning, Waits: p.trouble, Leader: p.leading}
+			if p.leader != "" {
+				r.LeaderID = p.leader
+				r.Waits = "stands by: " + p.leader + " leads the pool"
+			}
+			out = append(out, r)
+			continue
+		}
+		for key := range p.children {
+			if r, ok := s.shown[key]; ok {
+				r.Leader = p.leading
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/rbdwarden/rbdwarden/actors/pool"
+	"github.com/rbdwarden/rbdwarden/actors/replayer"
+	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
+	"github.com/rbdwarden/rbdwarden/actors/site"
+	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
+	"github.com/rbdwarden/rbdwarden/cluster/identity"
+	"github.com/rbdwarden/rbdwarden/cluster/leader"
+	"github.com/rbdwarden/rbdwarden/config"
+	"github.com/rbdwarden/rbdwarden/image"
+	"github.com/rbdwarden/rbdwarden/image/lock"
+	imagesync "github.com/rbdwarden/rbdwarden/image/sync"
+	"github.com/rbdwarden/rbdwarden/journal"
+	"github.com/rbdwarden/rbdwarden/messages"
+	mirrorpool "github.com/rbdwarden/rbdwarden/mirror"
+	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/rados/librados"
+	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/supervision"
+)
+
+// wiring gives the actors of a worker what they work with: real clusters, the options,
+// and the bounds that all images share.
+type wiring struct {
+	cfg     config.Config
+	options config.Options
+	local   *librados.Cluster
+	self    identity.Identity
+	log     zerolog.Logger
+
+	once       sync.Once
+	syncs      *semaphore.Weighted // rbd_mirror_concurrent_image_syncs
+	background sync.WaitGroup      // elections
+	registered sync.Once
+}
+
+// How often the actors look, where Ceph has no option for it.
+const (
+	serviceInterval = 5 * time.Second
+	lookTimeout     = 60 * time.Second // longer than the clusters' operation timeouts
+	closeTimeout    = 10 * time.Second
+	commitInterval  = time.Second
+)
+
+func (w *wiring) site(ready func(), fenced func(error)) site.Options {
+	return site.Options{
+		Find: w.find, Compete: w.compete, NewPool: w.pool, Service: w.service, Ready: ready, Fenced: fenced,
+		InstanceID: w.local.InstanceID(), Refresh: w.options.PoolReplayersRefreshInterval, Publish: serviceInterval,
+		Timeout: lookTimeout, Log: w.log,
+	}
+}
+
+func (w *wiring) find(ctx context.Context) ([]site.Found, error) {
+	pools, err := mirrorpool.FindPools(ctx, w.local)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]site.Found, 0, len(pools))
+	for _, p := range pools {
+		f := site.Found{FoundPool: p}
+		if f.Err == nil {
+			f.Namespaces, f.Err = mirrorpool.MirroredNamespaces(ctx, w.local, p.Pool.Pool.ID)
+		}
+		found = append(found, f)
+	}
+	return found, nil
+}
+
+// compete competes for a pool's leadership until ctx ends.
+func (w *wiring) compete(ctx context.Context, id int64, told site.Told) {
+	w.background.Add(1)
+	defer w.background.Done()
+	log := w.log.With().Int64("pool_id", id).Logger()
+	var io rados.IOContext
+	for {
+		var err error
+		if io, err = w.local.OpenID(ctx, id, ""); err == nil {
+			break
+		}
+		log.Warn().Err(err).Msg("cannot open the pool")
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Second):
+		}
+	}
+	defer io.Close()
+	leader.Run(ctx, io, leader.Options{
+		Heartbeat: w.options.LeaderHeartbeatInterval, Description: w.self.String(), KnownDead: w.self.KnownDead,
+		BlocklistExpire: w.options.BlocklistExpire,
+		Leads:           told.Leads, Lost: told.Lost, Follows: told.Follows, Log: log.With().Str("pool", io.Pool().Name).Logger(),
+	})
+}
+
+// service registers the daemon once, then updates its status.
+func (w *wiring) service(ctx context.Context, pools map[int64]mirrorpool.ServicePool) error {
+	var err error
+	w.registered.Do(func() {
+		id, metadata := mirrorpool.ServiceMetadata(w.cfg.Entity.ID, w.local.InstanceID())
+		if host, herr := os.Hostname(); herr == nil {
+			metadata["hostname"] = host
+		}
+		metadata["rbd_warden_version"] = version
+		err = w.local.RegisterService(ctx, mirrorpool.ServiceName, id, metadata)
+	})
+	return errors.Join(err, w.local.UpdateService(ctx, mirrorpool.ServiceStatus(pools)))
+}
+
+// pool makes the options of the actor of one pool and namespace with one peer.
+func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace string, peer cephmirror.Peer) (pool.Options, error) {
+	io, err := w.local.OpenID(ctx, found.Pool.ID, namespace)
+	if err != nil {
+		return pool.Options{}, err
+	}
+	site, err := mirrorpool.SiteName(ctx, w.local)
+	if err != nil {
+		w.log.Warn().Err(err).Msg("cannot read the site's name")
+	}
+	here := mirrorpool.Pool{}
+	if here, err = mirrorpool.ReadPool(ctx, io); err != nil {
+		io.Close()
+		return pool.Options{}, err
+	}
+	uuid := found.MirrorUUID // the default namespace's, which names the pool to its peers
+	key := messages.PoolKey{Pool: found.Pool.Name, PoolID: found.Pool.ID, Namespace: namespace}
+	log := w.log.With().Stringer("pool", key).Logger()
+	local := replayer.Site{IO: io, MirrorUUID: uuid}
+	return pool.Options{
+		Key:    key,
+		Peer:   report.Peer{UUID: peer.UUID, Site: peer.SiteName, Client: peer.ClientName},
+		Local:  local,
+		Status: newStatusSink(io, cephmirror.LocalUUID, log),
+		Connect: func(ctx context.Context) (*pool.Remote, error) {
+			return w.connectPeer(ctx, found, remoteNamespace(here, namespace), peer, site, log)
+		},
+		List: func(ctx context.Context, io rados.IOContext) ([]string, error) {
+			var ids []string
+			err := mirrorpool.ListImages(ctx, io, func(_, globalID string) bool {
+				ids = append(ids, globalID)
+				return true
+			})
+			return ids, err
+		},
+		Watch: watchMirroring,
+		NewImage: func(key messages.ImageKey, remote *pool.Remote) actor.Actor {
+			return w.image(key, local, remote, log)
+		},
+		Refresh:  w.options.PoolReplayersRefreshInterval,
+		Timeout:  lookTimeout,
+		Strategy: supervision.DefaultStrategy,
+		Log:      log,
+	}, nil
+}
+
+func remoteNamespace(here mirrorpool.Pool, namespace string) string {
+	if here.RemoteNamespace != "" {
+		return here.RemoteNamespace
+	}
+	return namespace
+}
+
+// connectPeer connects to a peer's cluster and asks its pool who it is.
+func (w *wiring) connectPeer(ctx context.Context, found mirrorpool.Pool, namespace string, peer cephmirror.Peer,
+	site string, log zerolog.Logger,
+) (*pool.Remote, error) {
+	facts, err := mirrorpool.ResolvePeer(ctx, w.local, found.Pool.ID, peer)
+	if err != nil {
+		return nil, err
+	}
+	c, err := librados.Connect(ctx, librados.Config{
+		Cluster: facts.SiteName, ConfFile: facts.ConfFile, ClientName: facts.ClientName,
+		MonHost: facts.MonHost, Key: facts.Key.Reveal(), Peer: true, Timeouts: timeouts(w.options),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if c.FSID() == w.local.FSID() {
+		c.Close()
+		return nil, fmt.Errorf("the peer %s is the local cluster itself", facts.SiteName)
+	}
+	io, err := c.Open(ctx, found.Pool.Name, namespace)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	who, err := pingPeer(ctx, c, io, found, site)
+	if err != nil {
+		io.Close()
+		c.Close()
+		return nil, err
+	}
+	ping, stop := context.WithCancel(context.Background())
+	go func() {
+		for {
+			select {
+			case <-ping.Done():
+				return
+			case <-time.After(mirrorpool.PollInterval):
+				if _, err := pingPeer(ping, c, io, found, site); err != nil && ping.Err() == nil {
+					log.Warn().Err(err).Msg("cannot ping the peer")
+				}
+			}
+		}
+	}()
+	return &pool.Remote{
+		Site:   replayer.Site{IO: io, MirrorUUID: who.MirrorUUID},
+		Status: newStatusSink(io, found.MirrorUUID, log),
+		Close: func() {
+			stop()
+			io.Close()
+			c.Close()
+		},
+	}, nil
+}
+
+// pingPeer pings the peer's pool, whose records are in its default namespace.
+func pingPeer(ctx context.Context, c *librados.Cluster, io rados.IOContext, found mirrorpool.Pool, site string) (mirrorpool.Remote, error) {
+	if io.Namespace() == "" {
+		return mirrorpool.PingRemote(ctx, io, site, found.MirrorUUID)
+	}
+	base, err := c.Open(ctx, io.Pool().Name, "")
+	if err != nil {
+		return mirrorpool.Remote{}, err
+	}
+	defer base.Close()
+	return mirrorpool.PingRemote(ctx, base, site, found.MirrorUUID)
+}
+
+// image makes the actor of an image.
+func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.Remote, log zerolog.Logger) actor.Actor {
+	w.once.Do(func() {
+		w.syncs = semaphore.NewWeighted(max(1, int64(w.options.ConcurrentImageSyncs)))
+	})
+	log = log.With().Str("image", key.GlobalID).Logger()
+	bytes := int64(w.options.Warden.ImageBytes)
+	resources := replayer.Resources{
+		Local: local, Remote: remote.Site, GlobalID: key.GlobalID,
+		SyncSlot: func(ctx context.Context) (func(), error) {
+			if err := w.syncs.Acquire(ctx, 1); err != nil {
+				return nil, err
+			}
+			return func() { w.syncs.Release(1) }, nil
+		},
+		Timeout: lookTimeout,
+		Limits:  image.Limits{Bytes: bytes / 2},
+		Lock: lock.Options{
+			BlocklistExpire: w.options.BlocklistExpire,
+			Description:     w.self.String(), KnownDead: w.self.KnownDead,
+		},
+		RemoteSnapshots: func(imageID string) imagesync.Snapshots {
+			return remoteSnapshots{remote.IO, imageID}
+		},
+		SyncLimits: imagesync.Limits{Objects: int(w.options.ConcurrentManagementOps)},
+		Tail: journal.TailConfig{
+			Budget: bytes / 2, MaxPoll: w.options.JournalPollAge,
+		},
+		CheckpointInterval: min(w.options.SyncPointUpdateAge, 5*time.Second),
+		Log:                log,
+	}
+	return replayer.New(replayer.Options{
+		Key: key,
+		Core: core.Config{
+			LocalMirrorUUID: local.MirrorUUID, RemoteMirrorUUID: remote.MirrorUUID,
+			CommitInterval: min(w.options.JournalCommitAge, commitInterval),
+			ReadBytes:      int(min(bytes/4, 8<<20)), BufferBytes: int(bytes / 2),
+		},
+		NewPerformer: func(notify func(core.Msg)) replayer.Performer { return replayer.NewPerformer(resources, notify) },
+		Retry: func(cause core.StopCause, failures int) (time.Duration, bool) {
+			return replayer.Retry(cause, failures, rand.Float64())
+		},
+		Log: log, CloseTimeout: closeTimeout,
+	})
+}
