@@ -505,3 +505,49 @@ func TestLiveCopyHistory(t *testing.T) {
 	}
 	f.checkObjectMaps(spec.Name, "h0", "h1")
 }
+
+// Features that come and go take their object maps with them.
+func TestLiveUpdateFeatures(t *testing.T) {
+	f := setUp(t)
+	m := f.newModel(t, newSeed(t), nil)
+	m.apply()
+	if _, _, err := m.im.SnapCreate(m.ctx(), nil, "a"); err != nil {
+		t.Fatal(err)
+	}
+	m.snapshots["a"] = slices.Clone(m.head)
+	steps := []struct {
+		features rbd.Features
+		on       bool
+		want     Outcome
+	}{
+		{rbd.FeatureFastDiff, false, Done}, {rbd.FeatureObjectMap, false, AlreadyDone},
+		{rbd.FeatureDeepFlatten, false, Done},
+		{rbd.FeatureObjectMap, true, Done}, {mapFeatures, true, AlreadyDone},
+	}
+	for _, s := range steps {
+		out, err := m.im.UpdateFeatures(m.ctx(), s.features, s.on)
+		m.must(fmt.Sprintf("%v %v", s.features, s.on), out, err, s.want)
+		m.apply()
+		if maps := f.objects("rbd_object_map." + m.spec.ID); (len(maps) == 2) != m.im.Header().Features.Has(mapFeatures) {
+			t.Errorf("after %v %v there are the maps %q", s.features, s.on, maps)
+		}
+	}
+	for _, wrong := range []struct {
+		features rbd.Features
+		on       bool
+	}{{rbd.FeatureJournaling, false}, {rbd.FeatureExclusiveLock, false}, {rbd.FeatureDeepFlatten, true}} {
+		if _, err := m.im.UpdateFeatures(m.ctx(), wrong.features, wrong.on); err == nil {
+			t.Errorf("%v %v: no error", wrong.features, wrong.on)
+		}
+	}
+	f.close(m.im)
+	image := livePool + "/" + m.spec.Name
+	f.rbd("mirror", "image", "promote", "--force", image)
+	f.rbd("object-map", "rebuild", "--no-progress", image)
+	f.rbd("object-map", "rebuild", "--no-progress", image+"@a")
+	f.rbd("mirror", "image", "demote", image)
+	m.im = f.openImage(f.io, m.spec.ID)
+	m.apply()
+	f.close(m.im)
+	m.verify()
+}

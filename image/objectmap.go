@@ -160,6 +160,10 @@ func (o *objectMap) invalidate(ctx context.Context, snap ceph.SnapID) error {
 func (o *objectMap) open(ctx context.Context, objects uint64, flags rbd.Flags) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.take(ctx, objects, flags)
+}
+
+func (o *objectMap) take(ctx context.Context, objects uint64, flags rbd.Flags) error {
 	if objects > rbd.MaxObjects {
 		return o.invalidate(ctx, ceph.NoSnap)
 	}
