@@ -56,7 +56,8 @@ func (c *StatusConfig) fill() {
 }
 
 // StatusWriter writes image statuses to one pool. Ceph shows a status as up while its
-// writer watches rbd_mirroring, so Run keeps a watch there. Statuses can be set before
+// writer watches rbd_mirroring (any watch of the same connection there will do), so Run
+// keeps a watch there. Statuses can be set before
 // and while Run runs; none of these methods waits for the cluster. Use one writer for
 // the local pool and one for each remote pool (see StatusWriters): a slow remote
 // cluster holds up nobody else.
