@@ -126,6 +126,20 @@ type primary struct {
 	tid     journal.EntryTID
 	ops     journal.OpTID
 	running []*running
+	mood
+}
+
+// mood is what a journal is full of. tight keeps all I/O on a few bytes.
+type mood struct {
+	ios, flush, compare, operation, finish int
+	tight                                  bool
+}
+
+var moods = []mood{
+	{ios: 50, flush: 12, compare: 8, operation: 12, finish: 14},
+	{ios: 20, flush: 2, compare: 40, operation: 2, finish: 4, tight: true},
+	{ios: 20, flush: 1, compare: 1, operation: 30, finish: 30, tight: true},
+	{ios: 60, flush: 4, compare: 0, operation: 8, finish: 4, tight: true},
 }
 
 // running is an operation between its event and its OpFinish.
@@ -211,7 +225,11 @@ func drawData(t *rapid.T, n int) []byte {
 }
 
 func (p *primary) drawExtent(t *rapid.T, longest int) (offset, length int) {
-	offset = rapid.IntRange(0, len(p.data)-1).Draw(t, "offset")
+	last := len(p.data) - 1
+	if p.tight {
+		last = 2
+	}
+	offset = rapid.IntRange(0, last).Draw(t, "offset")
 	return offset, rapid.IntRange(1, min(longest, len(p.data)-offset)).Draw(t, "length")
 }
 
@@ -312,20 +330,22 @@ func (p *primary) start(t *rapid.T, ev journal.Operation) {
 
 // draw makes one thing happen.
 func (p *primary) draw(t *rapid.T) {
-	switch n := rapid.IntRange(0, 99).Draw(t, "event"); {
-	case n < 50:
+	m := p.mood
+	total := m.ios + m.flush + m.compare + m.operation + m.finish
+	switch n := rapid.IntRange(0, total+3).Draw(t, "event"); {
+	case n < m.ios:
 		p.drawIO(t)
-	case n < 62:
+	case n < m.ios+m.flush:
 		p.log(journal.AioFlush{})
-	case n < 70:
+	case n < m.ios+m.flush+m.compare:
 		p.drawCompareAndWrite(t)
-	case n < 82:
+	case n < m.ios+m.flush+m.compare+m.operation:
 		p.drawOperation(t)
-	case n < 96:
+	case n < total:
 		if len(p.running) > 0 {
 			p.finish(p.running[rapid.IntRange(0, len(p.running)-1).Draw(t, "which")])
 		}
-	case n < 98:
+	case n < total+2:
 		p.log(journal.DemotePromote{})
 	default:
 		p.newTag(rapid.Bool().Draw(t, "crash"))
@@ -335,6 +355,7 @@ func (p *primary) draw(t *rapid.T) {
 // drawJournal is a journal in which every operation has ended, and the primary.
 func drawJournal(t *rapid.T) *primary {
 	p := newPrimary()
+	p.mood = rapid.SampledFrom(moods).Draw(t, "mood")
 	for range rapid.IntRange(1, 80).Draw(t, "events") {
 		p.draw(t)
 	}

@@ -25,8 +25,10 @@ func TestReplaySurvivesCrashes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := drawJournal(t)
 		s := newSecondary(t, p.entries)
-		for s.run(true) {
+		for range rapid.IntRange(1, 6).Draw(t, "crashes") {
+			s.run(true)
 		}
+		s.run(false)
 		same(t, p, s)
 		// Once more from where the position was left: nothing changes.
 		s.run(false)

@@ -66,7 +66,7 @@ func (s *secondary) start() {
 func (s *secondary) run(mayCrash bool) (crashed bool) {
 	s.start()
 	for {
-		if mayCrash && rapid.IntRange(0, 59).Draw(s.t, "crash") == 0 {
+		if mayCrash && rapid.IntRange(0, 39).Draw(s.t, "crash") == 0 {
 			return true
 		}
 		if rapid.IntRange(0, 9).Draw(s.t, "commit") == 0 {
