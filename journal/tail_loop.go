@@ -88,12 +88,14 @@ func (t *Tailer) look(ctx context.Context, r *objectReader) (found, error) {
 		if r.inflight != nil {
 			select {
 			case res := <-r.inflight:
-				if t.finishRead(r, res) > 0 {
-					return foundSomething, nil
-				}
+				t.finishRead(r, res)
 			case <-ctx.Done():
 				return 0, ctx.Err()
 			}
+		}
+		// The read may also have been taken in by prefetch.
+		if !t.merge.queues[r.offset].empty() {
+			return foundSomething, nil
 		}
 		if err := r.err; err != nil {
 			r.err = nil
@@ -181,7 +183,7 @@ func (t *Tailer) moveOn(r *objectReader) {
 // readSize is how much the next read asks for: little when it is a poll.
 func (t *Tailer) readSize(r *objectReader) int64 {
 	if r.atEnd {
-		return minRead
+		return t.minRead
 	}
 	return t.chunk()
 }
@@ -190,10 +192,11 @@ func (t *Tailer) readSize(r *objectReader) int64 {
 // most: one being read and one being handed out.
 func (t *Tailer) chunk() int64 {
 	share := t.budget.Load() / int64(len(t.readers)) / 2
-	return min(max(share, minRead), 2<<t.meta.Order)
+	return min(max(share, t.minRead), 2<<t.meta.Order)
 }
 
-func (t *Tailer) finishRead(r *objectReader, res readResult) int {
+// finishRead takes in a read's result.
+func (t *Tailer) finishRead(r *objectReader, res readResult) {
 	atTail := r.atEnd
 	before := t.merge.bytes
 	asked := r.asked
@@ -207,7 +210,6 @@ func (t *Tailer) finishRead(r *objectReader, res readResult) int {
 			}
 		}
 	}
-	return n
 }
 
 func (t *Tailer) stale() bool {

@@ -46,8 +46,8 @@ func (c TailConfig) withDefaults() TailConfig {
 	return c
 }
 
-// minRead is the least that is asked for in one read, however small the budget.
-const minRead = 64 << 10
+// defaultMinRead is the least that is asked for in one read, however small the budget.
+const defaultMinRead = 64 << 10
 
 // Batch is a run of entries in journal order.
 type Batch struct {
@@ -78,8 +78,9 @@ type Tailer struct {
 	wake    chan struct{} // ends Wait early
 	poll    time.Duration // how long the next Wait waits
 
-	held   atomic.Int64
-	budget atomic.Int64
+	held    atomic.Int64
+	budget  atomic.Int64
+	minRead int64 // least that one read asks for, in bytes
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -91,7 +92,7 @@ type Tailer struct {
 // the header until Close. ErrNotRegistered, ErrDisconnected or ErrTrimmed if the
 // client cannot go on from where it is.
 func NewTailer(ctx context.Context, j *Journal, cfg TailConfig) (*Tailer, error) {
-	t := &Tailer{j: j, cfg: cfg.withDefaults(), wake: make(chan struct{}, 1)}
+	t := &Tailer{j: j, cfg: cfg.withDefaults(), wake: make(chan struct{}, 1), minRead: defaultMinRead}
 	t.budget.Store(t.cfg.Budget)
 	t.poll = t.cfg.MinPoll
 	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
