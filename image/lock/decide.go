@@ -89,8 +89,9 @@ func decide(s sight) decision {
 	}
 
 	grace := s.DeadGrace
+	own := owner.Entity == cls.ClientName(s.Self)
 	switch life := s.life(owner, handle); {
-	case s.KnownDead:
+	case s.KnownDead && !own:
 		grace = 0
 	case life == alive:
 		return ask{owner}
@@ -100,7 +101,7 @@ func decide(s sight) decision {
 		}
 		grace = s.RewatchGrace
 	}
-	switch own := owner.Entity == cls.ClientName(s.Self); {
+	switch {
 	case s.DeadFor < grace:
 		return wait{owner, grace - s.DeadFor}
 	case own:

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"errors"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -51,6 +52,12 @@ func TestDecide(t *testing.T) {
 		deadFor  time.Duration
 		want     decision // giveUp{} stands for any ForeignError
 	}{
+		{"KNOWN DEAD, its watch still there", held(theirs), []rados.Watcher{own, watch(other, 20, "10.0.0.2:0/2")}, 0, fence{theirs}},
+		{"KNOWN DEAD, without its watch", held(theirs), []rados.Watcher{own}, 0, fence{theirs}},
+		{"KNOWN DEAD, but a person's lock", held(locker(other, "mine", "10.0.0.2:0/2")), nil, 0, giveUp{}},
+		{"KNOWN DEAD, but it is us", held(stale), []rados.Watcher{own, watch(self, 9, "10.0.0.1:0/1")}, 0, ask{stale}},
+		{"KNOWN DEAD, our own stale lock", held(stale), []rados.Watcher{own}, 0, wait{stale, grace}},
+
 		{"never locked", cls.Info{}, []rados.Watcher{own}, 0, take{}},
 		{"unlocked", cls.Info{Type: cls.Exclusive, Tag: cls.RBDTag}, []rados.Watcher{own}, 0, take{}},
 		{"unlocked, foreign tag left", cls.Info{Type: cls.Shared, Tag: "x"}, []rados.Watcher{own}, 0, take{}},
@@ -86,6 +93,7 @@ func TestDecide(t *testing.T) {
 				Self: self, Addresses: "[v2:10.0.0.1:0/1,v1:10.0.0.1:0/1]", Cookie: "auto 10", Tag: cls.RBDTag,
 				Info: c.info, Watchers: c.watchers, DeadFor: c.deadFor,
 				DeadGrace: grace, RewatchGrace: 30 * time.Second,
+				KnownDead: strings.HasPrefix(c.name, "KNOWN DEAD"),
 			})
 			if g, ok := got.(giveUp); ok {
 				var foreign *ForeignError
@@ -115,17 +123,18 @@ func TestNeverFencesSelfOrTheLiving(t *testing.T) {
 	fenced := 0
 	for _, c := range clients {
 		for _, k := range cookies {
-			for set := range 1 << len(watches) {
+			for set := range 2 << len(watches) {
 				owner := locker(c, cls.RBDCookie(k), "10.0.0.1:0/"+string(rune('0'+c)))
 				s := sight{
 					Self: 1, Addresses: "10.0.0.1:0/1", Cookie: "auto 10", Tag: cls.RBDTag, DeadFor: time.Hour,
 					Info: cls.Info{Type: cls.Exclusive, Tag: cls.RBDTag, Lockers: []cls.Locker{owner}},
 				}
+				s.KnownDead = set>>len(watches) != 0
 				living := false
 				for i, w := range watches {
 					if set&(1<<i) != 0 {
 						s.Watchers = append(s.Watchers, w)
-						living = living || w.ClientID == c && w.Cookie == k
+						living = living || w.ClientID == c && w.Cookie == k && !s.KnownDead
 					}
 				}
 				if f, ok := decide(s).(fence); ok {

@@ -122,6 +122,24 @@ func TestLiveKilledOwner(t *testing.T) {
 	}
 }
 
+// TestLiveKnownDeadOwner is TestLiveKilledOwner by somebody who waited for the
+// process: there is no need to wait for the OSD.
+func TestLiveKnownDeadOwner(t *testing.T) {
+	id := createImage(t, "reaped")
+	h := startHolder(t, id)
+	h.signal(t, syscall.SIGKILL)
+	_ = h.cmd.Wait()
+	io := liveIO(t)
+	began := time.Now()
+	l := liveAcquire(t, io, id, Options{KnownDead: func(description string) bool { return description == "holder" }})
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if !l.Valid() || !strings.Contains(blocklistOf(t), "/") {
+		t.Error(l.Cause(), blocklistOf(t))
+	}
+}
+
 // TestLivePausedOwner pauses an owner for longer than its watch lives. Awake again,
 // it writes at once, and is refused.
 func TestLivePausedOwner(t *testing.T) {

@@ -77,8 +77,9 @@ type Options struct {
 	// BlocklistExpire is how long a dead owner stays blocklisted; 0: the option
 	// rbd_blocklist_expire_seconds, which by default is the cluster's own time.
 	BlocklistExpire time.Duration
-	// WatchTimeout is how long the OSDs keep a silent watcher. 0 is the OSDs'
-	// default, 30 s.
+	// WatchTimeout is how long the OSDs keep a silent watcher, and so how long others
+	// wait before they take the lock of this owner when its host has died. 0 is the
+	// OSDs' default, 30 s. librados confirms every 5 s: less than 12 s is too little.
 	WatchTimeout time.Duration
 
 	// The rest are delays that tests shorten; 0 is the default in brackets.

@@ -75,7 +75,7 @@ func react(s State, self notify.ClientID, p notify.Payload) reaction {
 		r := answer(0)
 		r.refresh = true
 		return r
-	case notify.Quiesce, notify.Unquiesce:
+	case notify.Quiesce:
 		// Nothing of ours goes to the image on a user's behalf, so there is nothing
 		// to hold back.
 		return answer(0)
@@ -88,7 +88,8 @@ func react(s State, self notify.ClientID, p notify.Payload) reaction {
 	if p.Op().IsRequest() && owner {
 		return reaction{offer: true}
 	}
-	// Progress and completion of requests: we make none. A request while we are
+	// The end of a quiesce needs no answer. Progress and completion of requests: we
+	// make none. A request while we are
 	// not the owner, or not certain of it: an empty acknowledgement makes the
 	// requester look for the owner again.
 	return reaction{}

@@ -47,7 +47,7 @@ func TestReact(t *testing.T) {
 			notify.ReleasedLock{Client: other}: {wake: true},
 			notify.HeaderUpdate{}:              {answer: &notify.Response{}, refresh: true},
 			notify.Quiesce{}:                   {answer: &notify.Response{}},
-			notify.Unquiesce{}:                 {answer: &notify.Response{}},
+			notify.Unquiesce{}:                 {},
 		} {
 			if diff := cmp.Diff(want, react(s, self, p), cmp.AllowUnexported(reaction{})); diff != "" {
 				t.Errorf("%v when %v: %s", p.Op(), s, diff)

@@ -171,7 +171,7 @@ func hold(conf, id string) {
 	pool, err := c.Open(ctx, livePool, "")
 	fail(err)
 	policy := &diary{onEntry: func(e string) { fmt.Println(e) }}
-	l, err := Acquire(ctx, pool, id, Options{WatchTimeout: liveWatchTimeout, Policy: policy})
+	l, err := Acquire(ctx, pool, id, Options{WatchTimeout: liveWatchTimeout, Policy: policy, Description: "holder"})
 	fail(err)
 	for n := 0; ; n++ {
 		if n == 1 {
