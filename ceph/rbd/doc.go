@@ -19,6 +19,11 @@
 // With a separate data pool the data objects are rbd_data.POOL.ID.NUMBER in that
 // pool, POOL being the decimal id of the pool that has the header.
 //
+// Beware of two calls in one write operation that are about the same record, for
+// example SnapshotRename and SetProtection: each reads the record as it was before the
+// operation, so the second one undoes what the first has done. Calls about different
+// keys go together well.
+//
 // Sources of the facts: ceph/ceph src/include/rbd_types.h, src/cls/rbd/cls_rbd.cc,
 // src/cls/rbd/cls_rbd.h, src/cls/rbd/cls_rbd_client.cc, src/cls/rbd/cls_rbd_types.cc.
 package rbd
