@@ -31,6 +31,9 @@ type seams struct {
 	Deadline func() time.Time
 }
 
+// work is what a worker does. Tests of the processes around it do something simpler.
+var work = mirror
+
 // runWorker is a worker process: it does mirror until the daemon says stop, and
 // returns the exit code.
 func runWorker(ctx context.Context) int {
@@ -69,7 +72,7 @@ func runWorker(ctx context.Context) int {
 		log.Info().Msg("stopping")
 		cancel()
 	}()
-	err = mirror(ctx, cfg, log, seams{
+	err = work(ctx, cfg, log, seams{
 		Index: w.Index(), Restarts: w.Restarts(), Ready: w.Ready, Serve: serve, Deadline: w.Deadline,
 	})
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
