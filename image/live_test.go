@@ -36,13 +36,13 @@ const (
 
 // fixture is a connection to the test cluster and its pools.
 type fixture struct {
-	t       *testing.T
+	t       testing.TB
 	conf    string
 	cluster *librados.Cluster
 	io      rados.IOContext
 }
 
-func setUp(t *testing.T) *fixture {
+func setUp(t testing.TB) *fixture {
 	t.Helper()
 	conf := os.Getenv("WARDEN_TEST_CONF")
 	if conf == "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/rbdwarden/rbdwarden/ceph"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/rados"
 )
@@ -13,16 +14,17 @@ import (
 // SnapRollback sets the head to what it was at a snapshot, size included. ENOENT
 // if there is no such snapshot.
 //
-// Steps, as src/librbd/operation/SnapshotRollbackRequest.cc: the size, the object
-// map, then every object that the head or the snapshot may have. Interrupted
-// anywhere, it has to be done again.
+// Steps: the size; the object map gets what the snapshot has; every object that
+// the head or the snapshot may have; the object map as it is then. Upstream
+// (src/librbd/operation/SnapshotRollbackRequest.cc) rolls the map back before the
+// objects. Interrupted there it cannot be done again: the map has forgotten which
+// objects are to go.
 func (im *Image) SnapRollback(ctx context.Context, ns rbd.SnapshotNamespace, name string) (Outcome, error) {
 	return im.operate(ctx, fmt.Sprintf("roll back to snapshot %q", name), func(ctx context.Context, h *Header) (Outcome, error) {
 		s := h.Snapshot(ns, name)
 		if s == nil {
 			return 0, syscall.ENOENT
 		}
-		headObjects := h.Layout.ObjectCount(h.Size)
 		if _, err := im.resize(ctx, h, s.ImageSize); err != nil {
 			return 0, err
 		}
@@ -31,42 +33,62 @@ func (im *Image) SnapRollback(ctx context.Context, ns rbd.SnapshotNamespace, nam
 		}
 		h = im.Header()
 
-		old := im.object.copied()
-		if err := im.object.rollBack(ctx, s.ID); err != nil {
+		then, err := im.snapshotMap(ctx, h, s)
+		if err != nil {
 			return 0, err
 		}
-		if err := im.rollBackObjects(ctx, h, s, headObjects, old); err != nil {
+		var exist []ObjectNumber
+		for n := range h.Layout.ObjectCount(h.Size) {
+			if !absent(then, n) {
+				exist = append(exist, ObjectNumber(n))
+			}
+		}
+		if err := im.object.set(ctx, exist, rbd.ObjectExists); err != nil {
 			return 0, err
 		}
-		return Done, im.object.reload(ctx, h.Layout.ObjectCount(h.Size), h.Flags)
+		if err := im.rollBackObjects(ctx, h, s); err != nil {
+			return 0, err
+		}
+		return Done, im.object.rollBack(ctx, then, nextSnapshot(h, s.ID) == ceph.NoSnap)
 	})
 }
 
-// rollBackObjects rolls back each object of the head as it is now. Left out are
-// those that neither the head (of headObjects, with the map old) nor the snapshot
-// had.
-func (im *Image) rollBackObjects(ctx context.Context, h *Header, s *Snapshot, headObjects uint64, old *rbd.ObjectMap) error {
-	var then *rbd.ObjectMap
-	if old != nil && !s.Flags.Has(rbd.FlagObjectMapInvalid) {
-		m, err := loadObjectMap(ctx, im.io, rbd.ObjectMapObject(h.ID, s.ID))
-		if err != nil && !errors.Is(err, syscall.ENOENT) && rados.Classify(err) != rados.Corrupt {
-			return err
-		}
-		then = m
+// snapshotMap is the map of a snapshot; nil if there is none to be believed.
+func (im *Image) snapshotMap(ctx context.Context, h *Header, s *Snapshot) (*rbd.ObjectMap, error) {
+	if !im.object.enabled() || s.Flags.Has(rbd.FlagObjectMapInvalid) {
+		return nil, nil
 	}
-	absent := func(m *rbd.ObjectMap, n uint64) bool {
-		return m != nil && n < m.Size() && m.At(n) == rbd.ObjectNonexistent
+	m, err := loadObjectMap(ctx, im.io, rbd.ObjectMapObject(h.ID, s.ID))
+	switch {
+	case errors.Is(err, syscall.ENOENT), err != nil && rados.Classify(err) == rados.Corrupt:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case m.Size() != h.Layout.ObjectCount(s.ImageSize):
+		return nil, nil
 	}
+	return m, nil
+}
+
+// absent is true if a map knows that there is no such object.
+func absent(m *rbd.ObjectMap, n uint64) bool {
+	return m != nil && n < m.Size() && m.At(n) == rbd.ObjectNonexistent
+}
+
+// rollBackObjects rolls back each object that the head's map, which also has what
+// the snapshot has, does not rule out.
+func (im *Image) rollBackObjects(ctx context.Context, h *Header, s *Snapshot) error {
 	flight := newFlight(ctx, im.limits)
 	for n := range h.Layout.ObjectCount(h.Size) {
+		object := ObjectNumber(n)
 		if flight.ctx.Err() != nil {
 			break
 		}
-		if n < headObjects && absent(old, n) && absent(then, n) {
+		if !im.object.mayExist(object) {
 			continue
 		}
 		flight.start(0, func(ctx context.Context) error {
-			err := im.writeData(ctx, h, ObjectNumber(n), new(rados.WriteOp).Rollback(s.ID))
+			err := im.writeData(ctx, h, object, new(rados.WriteOp).Rollback(s.ID))
 			if errors.Is(err, syscall.ENOENT) {
 				return nil
 			}
@@ -74,14 +96,4 @@ func (im *Image) rollBackObjects(ctx context.Context, h *Header, s *Snapshot, he
 		})
 	}
 	return errors.Join(flight.wait(), ctx.Err())
-}
-
-// copied is a copy of the head's map if it may be believed, else nil.
-func (o *objectMap) copied() *rbd.ObjectMap {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.m == nil || !o.valid {
-		return nil
-	}
-	return o.m.Clone()
 }

@@ -99,35 +99,36 @@ func (o *objectMap) takeOver(ctx context.Context, removed *rbd.ObjectMap, next c
 	return err
 }
 
-// rollBack puts a snapshot's map in the place of the head's. If the snapshot's
-// cannot be read, both are marked invalid
-// (src/librbd/object_map/SnapshotRollbackRequest.cc).
-func (o *objectMap) rollBack(ctx context.Context, id ceph.SnapID) error {
+// rollBack puts a copy of a snapshot's map in the place of the head's, or marks the
+// head's invalid if there is none (nil). newest tells whether it is the newest
+// snapshot.
+//
+// Upstream copies the map as it is
+// (src/librbd/object_map/SnapshotRollbackRequest.cc). But "unchanged" in it means
+// since the snapshot before; of the head it would mean since the newest one, and
+// fast-diff would miss objects. So they all count as changed, or, if the head now
+// is what the newest snapshot is, as unchanged.
+func (o *objectMap) rollBack(ctx context.Context, then *rbd.ObjectMap, newest bool) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.m == nil {
 		return nil
+	}
+	if then == nil {
+		o.valid = false
+		return o.invalidate(ctx, ceph.NoSnap)
 	}
 	if err := o.owned(); err != nil {
 		return err
 	}
-	stored, err := readWhole(ctx, o.io, rbd.ObjectMapObject(o.id, id))
+	m := then.Clone()
+	m.Update(0, m.Size(), rbd.ObjectExists, new(rbd.ObjectExistsClean))
+	if newest && o.fastDiff {
+		m.SnapAdd()
+	}
+	err := o.io.Write(ctx, o.object(), asserted(rbd.ObjectMapSave(m)))
 	if err == nil {
-		err = o.io.Write(ctx, o.object(), asserted().WriteFull(stored))
-	} else if rados.Classify(err) == rados.Permanent {
-		if flagErr := o.invalidate(ctx, id); flagErr != nil {
-			return flagErr
-		}
+		o.m = m
 	}
 	return o.tolerate(ctx, err)
-}
-
-// reload reads the head's map again after rollBack.
-func (o *objectMap) reload(ctx context.Context, objects uint64, flags rbd.Flags) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.m == nil {
-		return nil
-	}
-	return o.load(ctx, objects, flags)
 }
