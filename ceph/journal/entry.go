@@ -116,3 +116,7 @@ func Padding(b []byte, offset uint64) (n int, err error) {
 func corruptEntry(offset int, format string, args ...any) error {
 	return &encoding.CorruptError{What: "journal.Entry", Offset: offset, Reason: fmt.Sprintf(format, args...)}
 }
+
+// EntryMagic is how every entry begins: for tools that look for entries behind
+// damaged bytes.
+func EntryMagic() []byte { return binary.LittleEndian.AppendUint64(nil, entryPreamble) }

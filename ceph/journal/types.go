@@ -196,3 +196,12 @@ func Marshal(v encodable) []byte {
 	v.Encode(&e)
 	return e.Bytes()
 }
+
+// DecodeTag reads a tag as the header stores it. The error is a
+// *encoding.CorruptError. Data shares b's memory.
+func DecodeTag(b []byte) (Tag, error) {
+	d := encoding.NewDecoder("journal.Tag", b)
+	var t Tag
+	t.Decode(d)
+	return t, d.Err()
+}
