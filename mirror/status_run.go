@@ -105,7 +105,7 @@ func (r *statusRun) unregister(ctx context.Context) {
 	_ = r.watch.Close(ctx)
 	r.watch = nil
 	select {
-	case <-r.w.lost: // of the watch that is gone
+	case _ = <-r.w.lost: // of the watch that is gone, which nobody needs any more
 	default:
 	}
 	r.w.mu.Lock()

@@ -51,7 +51,6 @@ func encodeOptionalU64(e *encoding.Encoder, v *uint64) {
 	}
 }
 
-func readU8(d *encoding.Decoder) uint8   { return d.U8() }
 func readU64(d *encoding.Decoder) uint64 { return d.U64() }
 func readI64(d *encoding.Decoder) int64  { return d.I64() }
 func readText(d *encoding.Decoder) string {
