@@ -30,7 +30,7 @@ func run(args []string) int {
 	}
 	root := newRootCommand(args)
 	root.SetArgs(args[1:])
-	return exitCode(args[0], root.Execute())
+	return exitCode(args[0], root.ExecuteContext(context.Background()))
 }
 
 // exitCode reports an error and gives its exit code.

@@ -40,9 +40,6 @@ func newPsCommand() *cobra.Command {
 
 // Run asks every daemon and prints what they say.
 func (ps psCommand) Run(ctx context.Context, out io.Writer) error {
-	if ctx == nil {
-		ctx = context.Background()
-	}
 	sockets, err := ps.sockets.find()
 	if err != nil {
 		return err

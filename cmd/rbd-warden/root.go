@@ -20,8 +20,8 @@ that nothing that happens to one image, or to the process, stops replication unt
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(
 		newDaemonCommand(args), newPsCommand(), newImageCommand(), newWorkerCommand(),
-		newNodeCommand(), newOptionsCommand(), newVersionCommand(),
-		newLabCommand(),
+		newNodeCommand(), newDumpCommand(), newOptionsCommand(), newVersionCommand(),
+		newLabCommand(), newDemoCommand(),
 	)
 	return root
 }
