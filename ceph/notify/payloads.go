@@ -4,12 +4,12 @@ import (
 	"github.com/rbdwarden/rbdwarden/ceph/encoding"
 )
 
-// AcquiredLock: the sender owns the exclusive lock now.
+// AcquiredLock says that the sender owns the exclusive lock now.
 type AcquiredLock struct {
 	Client ClientID // since version 2
 }
 
-// ReleasedLock: the sender owns the exclusive lock no longer.
+// ReleasedLock says that the sender owns the exclusive lock no longer.
 type ReleasedLock struct {
 	Client ClientID // since version 2
 }
@@ -21,16 +21,16 @@ type RequestLock struct {
 	Force  bool     // since version 3
 }
 
-// HeaderUpdate: the image's metadata has changed, read it again.
+// HeaderUpdate says that the image's metadata has changed: read it again.
 type HeaderUpdate struct{}
 
-// AsyncProgress: how far a request has come.
+// AsyncProgress tells how far a request has come.
 type AsyncProgress struct {
 	Request       AsyncRequestID
 	Offset, Total uint64
 }
 
-// AsyncComplete: a request's outcome.
+// AsyncComplete tells a request's outcome.
 type AsyncComplete struct {
 	Request AsyncRequestID
 	Result  int32 // 0, or a negative errno
@@ -213,7 +213,7 @@ func (Unquiesce) Op() Op { return OpUnquiesce }
 func (MetadataUpdate) Op() Op { return OpMetadataUpdate }
 
 // Op implements Payload.
-func (u Unknown) Op() Op { return u.Operation }
+func (p Unknown) Op() Op { return p.Operation }
 
 // RequestID is the id under which a request's outcome is to be sent, if its
 // requester wants that.

@@ -19,13 +19,13 @@ type TrashPayload interface {
 	encode(e *encoding.Encoder)
 }
 
-// TrashAdded: an image was moved to the trash.
+// TrashAdded says that an image was moved to the trash.
 type TrashAdded struct {
 	ImageID string
 	Spec    TrashSpec
 }
 
-// TrashRemoved: an image left the trash, restored or gone for good.
+// TrashRemoved says that an image left the trash, restored or gone for good.
 type TrashRemoved struct {
 	ImageID string
 }

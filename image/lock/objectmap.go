@@ -19,7 +19,7 @@ var objectMapRequest = cls.Request{Name: cls.RBDName, Type: cls.Exclusive}
 // image's exclusive lock is held: then any other holder is a dead owner of that
 // one, and fenced (src/librbd/object_map/LockRequest.cc). ENOENT if there is no
 // object map.
-func LockObjectMap(ctx context.Context, io rados.IOContext, imageID string) error {
+func LockObjectMap(ctx context.Context, io rados.IOContext, imageID string) error { //nolint:revive // lock.ObjectMap would read as a type
 	object := "rbd_object_map." + imageID
 	for attempt := 0; ; attempt++ {
 		var op rados.WriteOp
