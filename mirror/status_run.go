@@ -75,13 +75,16 @@ func (r *statusRun) register(ctx context.Context) error {
 }
 
 // statusWatch acknowledges everything: the watch is there only to be seen.
-type statusWatch struct{ lost chan error }
+type statusWatch struct{ lost chan lostWatch }
+
+// lostWatch is why a watch has ended by itself.
+type lostWatch struct{ err error }
 
 func (statusWatch) Notified(n rados.Notification) { n.Ack(nil) }
 
 func (s statusWatch) WatchLost(err error) {
 	select {
-	case s.lost <- err:
+	case s.lost <- lostWatch{err}:
 	default:
 	}
 }
@@ -105,7 +108,7 @@ func (r *statusRun) unregister(ctx context.Context) {
 	_ = r.watch.Close(ctx)
 	r.watch = nil
 	select {
-	case _ = <-r.w.lost: // of the watch that is gone, which nobody needs any more
+	case <-r.w.lost: // of the watch that is gone
 	default:
 	}
 	r.w.mu.Lock()

@@ -63,8 +63,8 @@ func (c *StatusConfig) fill() {
 // cluster holds up nobody else.
 type StatusWriter struct {
 	cfg  StatusConfig
-	wake chan struct{} // has room for one: something is to be looked at
-	lost chan error    // the watch has ended by itself
+	wake chan struct{}  // has room for one: something is to be looked at
+	lost chan lostWatch // the watch has ended by itself
 
 	mu   sync.Mutex
 	book *statusBook
@@ -88,7 +88,7 @@ func NewStatusWriter(cfg StatusConfig) *StatusWriter {
 	return &StatusWriter{
 		cfg:  cfg,
 		wake: make(chan struct{}, 1),
-		lost: make(chan error, 1),
+		lost: make(chan lostWatch, 1),
 		book: newStatusBook(cfg.Hurry, cfg.Settle),
 	}
 }
@@ -181,8 +181,8 @@ func (w *StatusWriter) Run(ctx context.Context) error {
 			return nil
 		case <-w.wake:
 		case <-timer.C:
-		case err := <-w.lost:
-			r.watchLost(ctx, err)
+		case lost := <-w.lost:
+			r.watchLost(ctx, lost.err)
 		}
 		timer.Stop()
 	}
