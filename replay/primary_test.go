@@ -306,6 +306,14 @@ func (p *primary) start(t *rapid.T, ev journal.Operation) {
 			return
 		}
 	}
+	if v, ok := ev.(journal.SnapCreate); ok {
+		for _, r := range slices.Clone(p.running) {
+			// It works on the snapshot that had the name when it began.
+			if _, exists := p.snaps[v.Name]; !exists && renames(r.op, v.Name) {
+				p.perform(r)
+			}
+		}
+	}
 	if p.clone().apply(ev) != 0 {
 		return
 	}
