@@ -31,6 +31,8 @@ type fakeIO struct {
 	reads    map[string]int // of data objects
 	fail     func(object string) error
 	notified int
+
+	failWrite func(method string) error // of the class
 }
 
 type fakeHeader struct {
@@ -93,6 +95,11 @@ func (f *fakeIO) Read(ctx context.Context, object string, op *rados.ReadOp) erro
 				return syscall.ENOENT
 			}
 			s.Data, err = f.header.exec(s.Call)
+		case rados.ReadOmapList: // of the tags
+			s.Pairs = map[string][]byte{}
+			for _, tag := range f.header.tags {
+				s.Pairs[fmt.Sprintf("tag_%016x", uint64(tag.TID))] = wire.Marshal(tag)
+			}
 		default:
 			err = fmt.Errorf("fake: read step %d", s.Kind)
 		}
@@ -108,6 +115,11 @@ func (f *fakeIO) Write(_ context.Context, object string, op *rados.WriteOp) erro
 	defer f.mu.Unlock()
 	for _, s := range op.Steps {
 		var err error
+		if f.failWrite != nil {
+			if err := f.failWrite(s.Call.Method); err != nil {
+				return err
+			}
+		}
 		switch {
 		case s.Kind == rados.WriteExec && s.Call.Method == "create":
 			if f.header != nil {
