@@ -121,7 +121,13 @@ type warden struct {
 	started time.Time
 	workers []*process.Supervisor
 	stops   chan struct{} // closed when it was asked to stop
+	asked   time.Time     // when; valid once stops is closed
 }
+
+// impatience is how long after a request to stop another one means "at once". A
+// process group gets one signal more than once when its leader passes it on (timeout,
+// service managers): that is no impatience.
+const impatience = 2 * time.Second
 
 // newWarden makes the process a daemon: name, user, log, pid file, and what it will
 // supervise.
@@ -262,6 +268,7 @@ func (d *warden) signalled(s os.Signal) {
 		for _, w := range d.workers {
 			w.ReopenLog()
 		}
+	case d.stopping() && time.Since(d.asked) < impatience:
 	case d.stopping():
 		for _, w := range d.workers {
 			w.Hurry()
@@ -285,6 +292,7 @@ func (d *warden) stop() {
 	if d.stopping() {
 		return
 	}
+	d.asked = time.Now()
 	close(d.stops)
 	d.notify("STOPPING=1", "STATUS=stopping")
 	for _, w := range d.workers {
