@@ -2,27 +2,36 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/rbdwarden/rbdwarden/config"
 )
 
-// logOutput is where a process's log lines go: to a file as JSON, one line an event,
-// and for people to stderr, as configured.
+// logOutput is the log file of a process. It is opened again when it was moved away,
+// also without a signal: programs that rotate logs signal processes by names, and
+// may not know ours.
 type logOutput struct {
-	mu   sync.Mutex
 	path string // "": no file
-	file *os.File
+
+	mu      sync.Mutex
+	file    *os.File
+	checked time.Time // when it was last known to be the file at path
 }
+
+// recheck is how long a log file is taken to be where it was.
+const recheck = time.Second
 
 // timeFormat is that of Ceph's logs.
 const timeFormat = "2006-01-02T15:04:05.000Z0700"
 
-// openLog makes a process's logger. stderr is where lines for people go. If the file
+// openLog makes a process's logger: to the log file as JSON, one line an event, and
+// for people to stderr, as configured. stderr is where lines for people go. If the file
 // cannot be opened, all goes there, and the error tells why.
 func openLog(p config.Process, stderr io.Writer) (zerolog.Logger, *logOutput, error) {
 	out := &logOutput{path: p.LogFile}
@@ -62,6 +71,13 @@ func logLevel(ceph int) zerolog.Level {
 // Reopen opens the file again, after it was moved away. Upon an error the old one
 // stays in use.
 func (o *logOutput) Reopen() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.reopen()
+}
+
+func (o *logOutput) reopen() error {
+	o.checked = time.Now()
 	if o.path == "" {
 		return nil
 	}
@@ -69,10 +85,8 @@ func (o *logOutput) Reopen() error {
 	if err != nil {
 		return err
 	}
-	o.mu.Lock()
 	old := o.file
 	o.file = f
-	o.mu.Unlock()
 	if old != nil {
 		return old.Close()
 	}
@@ -87,7 +101,24 @@ func (o *logOutput) Write(b []byte) (int, error) {
 	if o.file == nil {
 		return 0, errors.New("no log file is open")
 	}
+	if time.Since(o.checked) >= recheck && o.moved() {
+		if err := o.reopen(); err != nil {
+			// The line goes to the old file; the next check tries again.
+			_, _ = fmt.Fprintf(o.file, "{\"level\":\"warn\",\"error\":%q,\"message\":\"cannot open log file again\"}\n", err)
+		}
+	}
 	return o.file.Write(b)
+}
+
+// moved tells whether the file at path is another one than the open one.
+func (o *logOutput) moved() bool {
+	o.checked = time.Now()
+	there, err := os.Stat(o.path)
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	ours, err := o.file.Stat()
+	return err == nil && !os.SameFile(there, ours)
 }
 
 // prefixed puts a prefix before each write.

@@ -98,7 +98,7 @@ func printWorker(out io.Writer, now time.Time, w report.Worker, trace bool) {
 	fmt.Fprintf(out, ", %d restarts%s\n", w.Restarts, when(!w.NextStart.IsZero(), ", next in "+ago(w.NextStart, now)))
 	printCause(out, "    ", now, w.LastCause)
 	if w.Waits != "" {
-		fmt.Fprintf(out, "    waits for %s\n", w.Waits)
+		fmt.Fprintf(out, "    waits: %s\n", w.Waits)
 	}
 	for _, n := range w.Notes {
 		fmt.Fprintf(out, "    note: %s\n", n)
@@ -116,14 +116,14 @@ func printPool(out io.Writer, now time.Time, p report.Pool, trace bool) {
 	if p.Namespace != "" {
 		name += "/" + p.Namespace
 	}
-	fmt.Fprintf(out, "    pool %s from %s: %s%s%s, %d restarts\n", name, p.Peer.Site, p.Health,
-		when(p.Leader, ", leader"), when(!p.Peer.Reachable, ", peer unreachable"), p.Restarts)
+	fmt.Fprintf(out, "    pool %s%s: %s%s%s, %d restarts\n", name, when(p.Peer.Site != "", " from "+p.Peer.Site), p.Health,
+		when(p.Leader, ", leader"), when(p.Peer.UUID != "" && !p.Peer.Reachable, ", peer unreachable"), p.Restarts)
 	printCause(out, "      ", now, p.LastCause)
 	for _, c := range p.Callouts {
 		fmt.Fprintf(out, "      %s\n", c)
 	}
 	if p.Waits != "" {
-		fmt.Fprintf(out, "      waits for %s\n", p.Waits)
+		fmt.Fprintf(out, "      waits: %s\n", p.Waits)
 	}
 	if len(p.Images) == 0 {
 		return
