@@ -131,6 +131,7 @@ func TestEveryEventOfLibrbd(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("events\n got %v\nwant %v", got, want)
 	}
+	compareWithInspect(t, ctx, j, img.id)
 	if *capture != "" {
 		writeVectors(t, ctx, j, entries)
 	}
