@@ -111,10 +111,16 @@ type Stopped struct{ Key messages.PoolKey }
 // Snapshot asks for the pool's report.Pool.
 type Snapshot struct{}
 
-// New returns the actor of a pool.
-func New(opt Options) *Pool {
-	return &Pool{opt: opt, children: map[string]*child{}, byPID: map[string]string{}}
+// Props are the properties of a pool's actor. An image's actor that panics is stopped,
+// never restarted in place: the library's restarts know no back-off, and would leave
+// effects of the old instance running beside the new one.
+func Props(opt Options) *actor.Props {
+	return actor.PropsFromProducer(func() actor.Actor {
+		return &Pool{opt: opt, children: map[string]*child{}, byPID: map[string]string{}}
+	}, actor.WithSupervisor(stopAlways))
 }
+
+var stopAlways = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
 
 // Receive handles one message.
 func (p *Pool) Receive(c actor.Context) {

@@ -71,8 +71,9 @@ type Actor struct {
 	nextAt  time.Time // when a stopped image starts again; zero: not by itself
 	timer   *time.Timer
 	lastErr *report.Cause
-	askers  []*actor.PID // who wants to know when the image has stopped
-	pending bool         // a report is due
+	told    core.StopCause // the cause that was logged last
+	askers  []*actor.PID   // who wants to know when the image has stopped
+	pending bool           // a report is due
 }
 
 // New returns the actor of an image.
@@ -244,9 +245,18 @@ func (a *Actor) renewContext() {
 // stopped decides what follows STOPPED.
 func (a *Actor) stopped(c actor.Context) {
 	cause := a.core.Cause()
+	// An image that looks again every few seconds says only once what it finds.
+	news := cause.Reason != a.told.Reason || cause.Text != a.told.Text
+	a.told = cause
 	log := a.opt.Log.Info()
+	if !news {
+		log = a.opt.Log.Debug()
+	}
 	if cause.IsError() {
-		log = a.opt.Log.Error().Err(cause.Err)
+		if news {
+			log = a.opt.Log.Error()
+		}
+		log = log.Err(cause.Err)
 		a.lastErr = &report.Cause{
 			What: "image " + a.opt.Key.String(), Why: report.WhyError, When: time.Now(), Text: cause.Text,
 		}

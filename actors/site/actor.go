@@ -10,6 +10,7 @@ package site
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -43,7 +44,8 @@ type Options struct {
 	Service func(ctx context.Context, pools map[int64]mirror.ServicePool) error
 	// Ready is called once, after the first successful look for pools.
 	Ready func()
-	// Fenced is called when this process's client may not write any more.
+	// Fenced is called when this process cannot go on: its client may not write any
+	// more, or the site's actor died.
 	Fenced func(err error)
 
 	InstanceID uint64
@@ -121,6 +123,9 @@ type (
 	}
 )
 
+// errSiteDied ends the worker when its root actor has died by a panic.
+var errSiteDied = errors.New("the site's actor died")
+
 // soon is how long a change that operators wait for is held back, so that several
 // are published together.
 const soon = 300 * time.Millisecond
@@ -141,9 +146,13 @@ type Command struct {
 	Message                messages.ToImage
 }
 
-// New returns the actor of a site.
-func New(opt Options) *Site {
-	return &Site{opt: opt, pools: map[int64]*poolState{}, byPID: map[string]childKey{}, shown: map[childKey]report.Pool{}}
+// Props are the properties of a site's actor. A pool's actor that panics is stopped; it
+// comes back at the next look for pools. A panic of the site itself ends the system.
+func Props(opt Options) *actor.Props {
+	stop := actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
+	return actor.PropsFromProducer(func() actor.Actor {
+		return &Site{opt: opt, pools: map[int64]*poolState{}, byPID: map[string]childKey{}, shown: map[childKey]report.Pool{}}
+	}, actor.WithSupervisor(stop), actor.WithGuardian(stop))
 }
 
 // Receive handles one message.
@@ -152,6 +161,11 @@ func (s *Site) Receive(c actor.Context) {
 	case *actor.Started:
 		s.find(c)
 		s.publishIn(c, s.opt.Publish)
+	case *actor.Stopping:
+		if !s.ending {
+			// Nobody else would start it again: the worker has to.
+			s.opt.Fenced(errSiteDied)
+		}
 	case findDue:
 		s.find(c)
 	case foundPools:
@@ -333,7 +347,7 @@ func (s *Site) prepared(c actor.Context, m prepared) {
 		s.opt.Log.Error().Err(m.err).Str("pool", p.found.Pool.Pool.Name).Str("namespace", m.key.namespace).Msg("cannot mirror the pool")
 		return // tried again at the next refresh
 	}
-	pid := c.SpawnPrefix(actor.PropsFromProducer(func() actor.Actor { return pool.New(m.opt) }), "pool-"+m.opt.Key.String())
+	pid := c.SpawnPrefix(pool.Props(m.opt), "pool-"+m.opt.Key.String())
 	c.Watch(pid)
 	p.children[m.key] = pid
 	s.byPID[pid.Id] = m.key

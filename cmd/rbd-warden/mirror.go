@@ -39,14 +39,12 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 	fenced := make(chan error, 1)
 
 	system := actor.NewActorSystem(actor.WithLoggerFactory(actorLogger(log)))
-	root := system.Root.Spawn(actor.PropsFromProducer(func() actor.Actor {
-		return site.New(w.site(s.Ready, func(err error) {
-			select {
-			case fenced <- err:
-			default:
-			}
-		}))
-	}, actor.WithGuardian(actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective }))))
+	root := system.Root.Spawn(site.Props(w.site(s.Ready, func(err error) {
+		select {
+		case fenced <- err:
+		default:
+		}
+	})))
 	s.Serve(worker.Hooks{Report: func(ctx context.Context) ([]byte, error) {
 		return w.report(ctx, system, root)
 	}})

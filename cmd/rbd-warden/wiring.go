@@ -54,6 +54,9 @@ const (
 	lookTimeout     = 60 * time.Second // longer than the clusters' operation timeouts
 	closeTimeout    = 10 * time.Second
 	commitInterval  = time.Second
+	// watchTimeout is how long the OSDs keep the watch of a silent owner of an image,
+	// and so how long its images wait when its host dies. librados pings every 5 s.
+	watchTimeout = 15 * time.Second
 )
 
 func (w *wiring) site(ready func(), fenced func(error)) site.Options {
@@ -260,6 +263,7 @@ func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.
 		Lock: lock.Options{
 			BlocklistExpire: w.options.BlocklistExpire,
 			Description:     w.self.String(), KnownDead: w.self.KnownDead,
+			WatchTimeout: watchTimeout,
 		},
 		RemoteSnapshots: func(imageID string) imagesync.Snapshots {
 			return remoteSnapshots{remote.IO, imageID}

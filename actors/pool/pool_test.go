@@ -1,0 +1,254 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/rs/zerolog"
+
+	"github.com/rbdwarden/rbdwarden/actors/replayer"
+	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
+	"github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/messages"
+	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/supervision"
+)
+
+// world is a pool whose images lead to REPLAYING without any cluster, and die when
+// they are told to.
+type world struct {
+	t      *testing.T
+	system *actor.ActorSystem
+	pid    *actor.PID
+
+	mu      sync.Mutex
+	ids     []string
+	listErr error
+	lives   map[string]int // actors made for an image
+	open    map[string]int // performers that hold a local image
+	closed  map[string]int
+	status  map[string]report.Image
+	removed []string
+	crash   map[string]chan struct{} // closed: the image's read panics
+}
+
+func newWorld(t *testing.T, ids ...string) *world {
+	w := &world{
+		t: t, ids: ids,
+		system: actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) })),
+		lives:  map[string]int{}, open: map[string]int{}, closed: map[string]int{},
+		status: map[string]report.Image{}, crash: map[string]chan struct{}{},
+	}
+	for _, id := range ids {
+		w.crash[id] = make(chan struct{})
+	}
+	strategy := supervision.DefaultStrategy
+	strategy.Min, strategy.Max = 10*time.Millisecond, 50*time.Millisecond
+	strategy.Intensity, strategy.ParkedRetry = 3, time.Hour
+	w.pid = w.system.Root.Spawn(Props(Options{
+		Key: messages.PoolKey{Pool: "rbd", PoolID: 1}, Status: w,
+		Connect: func(context.Context) (*Remote, error) { return &Remote{Close: func() {}}, nil },
+		List: func(context.Context, rados.IOContext) ([]string, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return slices.Clone(w.ids), w.listErr
+		},
+		Watch: func(context.Context, rados.IOContext, func(string)) (func(), error) { return func() {}, nil },
+		NewImage: func(key messages.ImageKey, _ *Remote) actor.Actor {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.lives[key.GlobalID]++
+			return replayer.New(replayer.Options{
+				Key: key, Core: core.Config{LocalMirrorUUID: "l", RemoteMirrorUUID: "r", CommitInterval: time.Hour, ReadBytes: 1, BufferBytes: 1},
+				NewPerformer: func(func(core.Msg)) replayer.Performer { return &performer{w: w, id: key.GlobalID} },
+				Retry:        func(core.StopCause, int) (time.Duration, bool) { return time.Hour, true },
+				Log:          zerolog.Nop(), CloseTimeout: 5 * time.Second,
+			})
+		},
+		Refresh: 20 * time.Millisecond, Timeout: 5 * time.Second, Strategy: strategy, Log: zerolog.Nop(),
+	}))
+	t.Cleanup(func() { w.system.Shutdown() })
+	return w
+}
+
+func (w *world) Set(id string, r report.Image) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status[id] = r
+}
+
+func (w *world) Remove(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.removed = append(w.removed, id)
+}
+func (w *world) Forget(string)         {}
+func (w *world) Close(context.Context) {}
+
+// until waits for a condition on the world.
+func (w *world) until(what string, ok func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		w.mu.Lock()
+		done := ok()
+		w.mu.Unlock()
+		if done {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("never: %s; status %+v", what, w.status)
+		}
+	}
+}
+
+func (w *world) state(id string) string { return w.status[id].State }
+
+// performer answers every effect as a healthy cluster would.
+type performer struct {
+	w    *world
+	id   string
+	held bool
+}
+
+func (p *performer) Perform(ctx context.Context, e core.Effect) core.Msg {
+	meta := journal.MirrorPeerClientMeta{ImageID: "i", State: journal.PeerReplaying}
+	switch e.(type) {
+	case core.PrepareLocal:
+		return core.LocalPrepared{Local: core.Local{Exists: true, ImageID: "i", Name: p.id, Promotion: core.NonPrimary, PrimaryUUID: "r"}}
+	case core.PrepareRemote:
+		return core.RemotePrepared{Remote: core.Remote{Exists: true, ImageID: "i", Promotion: core.Primary}}
+	case core.ReadRemoteClients:
+		return core.RemoteClientsRead{Registered: true, Connected: true, Meta: meta}
+	case core.OpenRemote:
+		return core.RemoteOpened{}
+	case core.OpenLocal:
+		p.w.mu.Lock()
+		p.held = true
+		p.w.open[p.id]++
+		p.w.mu.Unlock()
+		return core.LocalOpened{Name: p.id, Promotion: core.NonPrimary, TagData: journal.TagData{MirrorUUID: "r"}}
+	case core.ReadRemoteTags:
+		return core.RemoteTagsRead{Tags: []core.Tag{{}}}
+	case core.CloseRemote:
+		return core.RemoteClosed{}
+	case core.InitJournaler:
+		return core.JournalerReady{SplayWidth: 4}
+	case core.StartTailing:
+		return core.ReplayStarted{Promotion: core.NonPrimary}
+	case core.ReadEntries:
+		p.w.mu.Lock()
+		crash := p.w.crash[p.id]
+		p.w.mu.Unlock()
+		select {
+		case <-crash:
+			panic("injected")
+		case <-ctx.Done():
+			return core.Failed{State: core.Replaying, Class: rados.Transient, Err: ctx.Err()}
+		}
+	case core.Close:
+		return core.Closed{Err: p.Close(ctx)}
+	}
+	return core.Failed{Class: rados.Permanent, Err: errors.New("not expected")}
+}
+
+func (p *performer) Close(context.Context) error {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	if p.held {
+		p.held = false
+		p.w.open[p.id]--
+		p.w.closed[p.id]++
+	}
+	return nil
+}
+
+// One image's panic restarts that image alone; its lock is given up before, and the
+// cause is told.
+func TestPanicRestartsOneImage(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.until("both replay", func() bool { return w.state("a") == "replaying" && w.state("b") == "replaying" })
+
+	w.mu.Lock()
+	crash := w.crash["a"]
+	w.crash["a"] = make(chan struct{})
+	w.mu.Unlock()
+	close(crash)
+
+	w.until("a has a second life and replays again", func() bool {
+		return w.lives["a"] == 2 && w.state("a") == "replaying" && w.status["a"].Restarts == 1
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.lives["b"] != 1 || w.closed["b"] != 0 {
+		t.Errorf("b was touched: %d lives, closed %d times", w.lives["b"], w.closed["b"])
+	}
+	if w.closed["a"] != 1 || w.open["a"] != 1 {
+		t.Errorf("a: closed %d times, %d open; the first life must give the image up", w.closed["a"], w.open["a"])
+	}
+	if c := w.status["a"].LastCause; c == nil || c.Why != report.WhyPanic {
+		t.Errorf("cause %+v, want the panic", c)
+	}
+}
+
+// An image that panics again and again is parked with its cause; others go on.
+func TestCrashingImageIsParked(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.mu.Lock()
+	close(w.crash["a"])
+	w.mu.Unlock()
+	w.until("a is parked", func() bool { return w.status["a"].Parked })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.state("a") != "error" || w.state("b") != "replaying" {
+		t.Errorf("a %s, b %s", w.state("a"), w.state("b"))
+	}
+	if w.open["a"] != 0 {
+		t.Errorf("a parked image is still locked")
+	}
+}
+
+// A list that cannot be read says nothing about the images: they go on. One that can
+// be read and lacks an image ends it.
+func TestImagesFollowTheList(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.until("both replay", func() bool { return w.state("a") == "replaying" && w.state("b") == "replaying" })
+	w.mu.Lock()
+	w.ids, w.listErr = nil, errors.New("no answer")
+	w.mu.Unlock()
+	time.Sleep(100 * time.Millisecond) // several refreshes: nothing must happen, so there is nothing to wait for
+	w.mu.Lock()
+	if len(w.removed) > 0 || w.closed["a"]+w.closed["b"] > 0 {
+		t.Error("an unreadable list ended images")
+	}
+	w.ids, w.listErr = []string{"b"}, nil
+	w.mu.Unlock()
+	w.until("a is gone", func() bool { return slices.Contains(w.removed, "a") && w.open["a"] == 0 })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.open["b"] != 1 || slices.Contains(w.removed, "b") {
+		t.Error("b was touched")
+	}
+}
+
+// Stop lets go of every image before it answers.
+func TestStopClosesEverything(t *testing.T) {
+	w := newWorld(t, "a", "b", "c")
+	w.until("all replay", func() bool { return w.open["a"]+w.open["b"]+w.open["c"] == 3 })
+	if _, err := w.system.Root.RequestFuture(w.pid, Stop{}, 10*time.Second).Result(); err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range w.ids {
+		if w.open[id] != 0 || w.closed[id] != 1 {
+			t.Errorf("%s: %d open, closed %d times", id, w.open[id], w.closed[id])
+		}
+	}
+}
