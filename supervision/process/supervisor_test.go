@@ -361,45 +361,104 @@ func TestCallFailsWhenTheWorkerDies(t *testing.T) {
 	r.until("ready again", func(w report.Worker) bool { return isReady(w) && w.Restarts == 1 })
 }
 
-// testDaemon supervises a worker, tells its pid and waits to be killed.
+// testDaemon supervises a worker, tells its report and waits to be killed.
 func testDaemon() {
-	b := behaviour{}
-	if os.Getenv("TEST_DAEMON") == "deaf" {
+	b, deaths := behaviour{}, 0
+	switch os.Getenv("TEST_DAEMON") {
+	case "deaf":
 		b = behaviour{Crashes: 1, Crash: "deaf"}
+	case "starved":
+		procs := filepath.Join(os.Getenv("TEST_CGROUP"), "cgroup.procs")
+		if err := os.WriteFile(procs, []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		b, deaths = behaviour{Crashes: 1, Crash: "eat"}, 1
 	}
 	s := process.New(spec(b), zerolog.Nop())
 	go s.Run(context.Background())
-	<-s.Ready()
-	fmt.Println(s.Report(context.Background()).PID)
-	select {}
+	for {
+		if w := s.Report(context.Background()); isReady(w) && w.Restarts >= deaths {
+			json.NewEncoder(os.Stdout).Encode(w)
+			select {}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// startDaemon starts a testDaemon and waits for its report.
+func startDaemon(t *testing.T, env ...string) (*exec.Cmd, report.Worker) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	late := time.AfterFunc(30*time.Second, func() { cmd.Process.Kill() })
+	defer late.Stop()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	var w report.Worker
+	if err := errors.Join(err, json.Unmarshal([]byte(line), &w)); err != nil {
+		t.Fatalf("the daemon told %q: %v", line, err)
+	}
+	return cmd, w
+}
+
+// memoryCgroup makes a cgroup with a limit, where that is possible.
+func memoryCgroup(t *testing.T, limit int) string {
+	t.Helper()
+	name := "rbd-warden-test-" + strconv.Itoa(os.Getpid())
+	for _, c := range [][2]string{{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"}} {
+		dir := filepath.Join(c[0], name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			continue
+		}
+		t.Cleanup(func() {
+			for range 100 { // until the last process has left
+				if os.Remove(dir) == nil {
+					return
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			t.Error("cannot remove", dir)
+		})
+		if err := os.WriteFile(filepath.Join(dir, c[1]), []byte(strconv.Itoa(limit)), 0); err == nil {
+			return dir
+		}
+	}
+	t.Skip("no cgroup with a memory limit can be made here")
+	return ""
+}
+
+// The kernel takes the worker and not the daemon, which knows what happened.
+func TestOutOfMemory(t *testing.T) {
+	dir := memoryCgroup(t, 150<<20)
+	_, w := startDaemon(t, "TEST_DAEMON=starved", "TEST_CGROUP="+dir)
+	if w.LastCause == nil || w.LastCause.Why != report.WhyOOM || w.LastCause.Limit != dir || w.Restarts != 1 {
+		t.Errorf("%d restarts, cause %+v", w.Restarts, w.LastCause)
+	}
 }
 
 // A worker whose daemon is gone would be restarted, stopped and seen by nobody.
 func TestAWorkerDiesWithItsDaemon(t *testing.T) {
 	for _, kind := range []string{"well", "deaf"} {
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), "TEST_DAEMON="+kind)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		line, err := bufio.NewReader(out).ReadString('\n')
-		pid, err2 := strconv.Atoi(strings.TrimSpace(line))
-		if err != nil || err2 != nil || pid == 0 {
-			t.Fatalf("the daemon told %q, %v", line, errors.Join(err, err2))
-		}
+		cmd, w := startDaemon(t, "TEST_DAEMON="+kind)
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		gone(t, pid)
+		gone(t, w.PID)
 		if d := time.Since(begin); d > time.Second {
 			t.Errorf("%s: the worker outlived its daemon by %v", kind, d)
 		}
-		cmd.Wait()
 	}
 }
 
