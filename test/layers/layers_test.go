@@ -28,7 +28,7 @@ var design = []folder{
 	{"cluster", []string{"messages", "report", "rados", "proto", "ceph"}, []string{"*"}},
 	{"supervision", []string{"messages", "report", "proto"}, []string{"*"}},
 	{"mirror", []string{"ceph", "rados"}, nil},
-	{"image", []string{"ceph", "rados", "messages"}, []string{"golang.org/x/sync/"}},
+	{"image", []string{"journal", "ceph", "rados", "messages"}, []string{"golang.org/x/sync/"}},
 	{"replay", []string{"ceph", "messages"}, nil},
 	{"journal", []string{"ceph", "rados", "messages"}, []string{"golang.org/x/sync/"}},
 	{"config", nil, nil},
