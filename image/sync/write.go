@@ -120,7 +120,6 @@ func (s step) write(pieces []piece, context ceph.SnapContext, objectSize uint64)
 		op.Truncate(s.newSize)
 		size = s.newSize
 	}
-	before := size
 	for _, p := range pieces {
 		switch {
 		case p.data != nil:
@@ -130,8 +129,11 @@ func (s step) write(pieces []piece, context ceph.SnapContext, objectSize uint64)
 			}
 			op.Write(p.Offset, p.data)
 			size = max(size, end(p.Extent))
-		case p.Offset < before:
-			op.Zero(p.Offset, min(end(p.Extent), before)-p.Offset)
+		case p.Offset < size:
+			op.Zero(p.Offset, min(end(p.Extent), size)-p.Offset)
+			if end(p.Extent) >= size {
+				size = p.Offset // the OSD makes it a truncation (src/osd/PrimaryLogPG.cc)
+			}
 		}
 	}
 	if !exists {
