@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Settings are options by their normal name (see Normalize) with their values as
+// Settings are options by their canonical name (see Canonical) with their values as
 // they were written.
 type Settings map[string]string
 
-// Normalize gives the one form of an option's name: dashes and runs of white space
+// Canonical gives the one form of an option's name: dashes and runs of white space
 // become underscores.
-func Normalize(name string) string {
+func Canonical(name string) string {
 	name = strings.Join(strings.Fields(name), "_")
 	return strings.ReplaceAll(name, "-", "_")
 }
@@ -81,7 +81,7 @@ func (inv *Invocation) take(arg string, rest []string) ([]string, error) {
 	name, value, hasValue := strings.Cut(arg, "=")
 	long := strings.HasPrefix(name, "--")
 	if long {
-		name = Normalize(name[2:])
+		name = Canonical(name[2:])
 	}
 	if key, ok := shortOptions[name]; ok {
 		name = key

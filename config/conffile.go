@@ -110,7 +110,7 @@ func parseLine(line string) (key, value string, err error) {
 	if !ok {
 		return "", "", fmt.Errorf("neither a section nor KEY = VALUE")
 	}
-	if key = Normalize(key); key == "" {
+	if key = Canonical(key); key == "" {
 		return "", "", fmt.Errorf("a value without a key")
 	}
 	if strings.ContainsAny(key, "#;[\"'") {
@@ -168,7 +168,7 @@ func (f *File) Lookup(name string, sections ...string) (string, bool) {
 	if f == nil {
 		return "", false
 	}
-	name = Normalize(name)
+	name = Canonical(name)
 	for _, s := range sections {
 		if v, ok := f.sections[s][name]; ok {
 			return v, true

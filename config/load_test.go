@@ -52,7 +52,7 @@ func TestTable(t *testing.T) {
 	var o Options
 	for _, opt := range Table() {
 		for _, n := range append([]string{opt.Name}, opt.Aliases...) {
-			if names[n] || n != Normalize(n) {
+			if names[n] || n != Canonical(n) {
 				t.Errorf("%s is there twice, or is no normal name", n)
 			}
 			names[n] = true

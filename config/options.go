@@ -6,44 +6,44 @@ import "time"
 // Defaults or Load; a field is described in the table by its option.
 type Options struct {
 	// Ceph's options of rbd-mirror.
-	JournalCommitAge                 time.Duration
-	JournalPollAge                   time.Duration
-	SyncPointUpdateAge               time.Duration
-	ConcurrentImageSyncs             uint64
-	PoolReplayersRefreshInterval     time.Duration
-	ConcurrentImageDeletions         uint64
-	DeleteRetryInterval              time.Duration
-	ImageStateCheckInterval          time.Duration
-	LeaderHeartbeatInterval          time.Duration
-	LeaderMaxMissedHeartbeats        uint64
-	LeaderMaxAcquireAttempts         uint64
-	ImagePolicyType                  string
-	ImagePolicyMigrationThrottle     time.Duration
-	ImagePolicyUpdateThrottle        time.Duration
-	ImagePolicyRebalanceTimeout      time.Duration
-	PerfStatsPrio                    uint64
-	ImagePerfStatsPrio               uint64
-	MemoryAutotune                   bool
-	MemoryTarget                     uint64 // bytes
-	MemoryBase                       uint64 // bytes
-	MemoryExpectedFragmentation      float64
-	MemoryCacheMin                   uint64 // bytes
-	MemoryCacheResizeInterval        time.Duration
-	MemoryCacheAutotuneInterval      time.Duration
-	ResyncAfterDisconnect            bool
-	DeleteDelay                      time.Duration
-	ReplayDelay                      time.Duration
-	BlocklistOnBreakLock             bool
-	BlocklistExpire                  time.Duration // 0: the OSDs' default
-	ConcurrentManagementOps          uint64
-	RequestTimedOut                  time.Duration
-	DefaultDataPool                  string
-	JournalOrder                     uint64
-	JournalSplayWidth                uint64
-	JournalPool                      string
-	JournalMaxPayloadBytes           uint64
-	JournalMaxConcurrentObjectSets   uint64
-	MoveToTrashOnRemoveExpireSeconds time.Duration
+	JournalCommitAge               time.Duration
+	JournalPollAge                 time.Duration
+	SyncPointUpdateAge             time.Duration
+	ConcurrentImageSyncs           uint64
+	PoolReplayersRefreshInterval   time.Duration
+	ConcurrentImageDeletions       uint64
+	DeleteRetryInterval            time.Duration
+	ImageStateCheckInterval        time.Duration
+	LeaderHeartbeatInterval        time.Duration
+	LeaderMaxMissedHeartbeats      uint64
+	LeaderMaxAcquireAttempts       uint64
+	ImagePolicyType                string
+	ImagePolicyMigrationThrottle   time.Duration
+	ImagePolicyUpdateThrottle      time.Duration
+	ImagePolicyRebalanceTimeout    time.Duration
+	PerfStatsPrio                  uint64
+	ImagePerfStatsPrio             uint64
+	MemoryAutotune                 bool
+	MemoryTarget                   uint64 // bytes
+	MemoryBase                     uint64 // bytes
+	MemoryExpectedFragmentation    float64
+	MemoryCacheMin                 uint64 // bytes
+	MemoryCacheResizeInterval      time.Duration
+	MemoryCacheAutotuneInterval    time.Duration
+	ResyncAfterDisconnect          bool
+	DeleteDelay                    time.Duration
+	ReplayDelay                    time.Duration
+	BlocklistOnBreakLock           bool
+	BlocklistExpire                time.Duration // 0: the OSDs' default
+	ConcurrentManagementOps        uint64
+	RequestTimedOut                time.Duration
+	DefaultDataPool                string
+	JournalOrder                   uint64
+	JournalSplayWidth              uint64
+	JournalPool                    string
+	JournalMaxPayloadBytes         uint64
+	JournalMaxConcurrentObjectSets uint64
+	MoveToTrashExpire              time.Duration
 
 	// Our own.
 	Warden Warden
@@ -188,7 +188,7 @@ var table = []Option{
 		field: func(o *Options) any { return &o.JournalMaxConcurrentObjectSets }},
 	{Name: "rbd_move_to_trash_on_remove_expire_seconds", Type: Duration, Default: "0",
 		About: "protection of deleted images in the trash",
-		field: func(o *Options) any { return &o.MoveToTrashOnRemoveExpireSeconds }},
+		field: func(o *Options) any { return &o.MoveToTrashExpire }},
 }
 
 // wardenTable describes our own options.

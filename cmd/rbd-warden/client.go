@@ -100,7 +100,7 @@ func dial(socket string) (controlv1.ControlClient, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("control socket %s: %w", socket, err)
 	}
-	return controlv1.NewControlClient(conn), func() { conn.Close() }, nil
+	return controlv1.NewControlClient(conn), func() { _ = conn.Close() }, nil
 }
 
 // callAll sends a command to a worker of every daemon that was found, and prints what

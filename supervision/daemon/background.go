@@ -61,14 +61,14 @@ func Background(args []string) error {
 	copied := make(chan struct{})
 	go func() {
 		defer close(copied)
-		io.Copy(os.Stderr, out) // until the child has let go of stderr
+		_, _ = io.Copy(os.Stderr, out) // until the child has let go of stderr
 	}()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	go func() {
 		for s := range signals {
-			cmd.Process.Signal(s)
+			_ = cmd.Process.Signal(s) // it may have ended
 		}
 	}()
 
@@ -111,7 +111,9 @@ func Detach() error {
 			return os.NewSyscallError("dup3", err)
 		}
 	}
-	os.Unsetenv(marker)
+	if err := os.Unsetenv(marker); err != nil {
+		return err
+	}
 	ready := os.NewFile(readyFD, "ready")
 	defer ready.Close()
 	if _, err := ready.WriteString("ready\n"); err != nil && !errors.Is(err, syscall.EPIPE) {

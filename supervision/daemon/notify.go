@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"net"
 	"os"
 	"strings"
@@ -20,7 +21,6 @@ func Notify(lines ...string) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	_, err = c.Write([]byte(strings.Join(lines, "\n")))
-	return err
+	return errors.Join(err, c.Close())
 }

@@ -38,7 +38,9 @@ func Become(name, group string) (warning string, err error) {
 			return "", fmt.Errorf("unable to setuid %d: %w", uid, err)
 		}
 		if home != "" {
-			os.Setenv("HOME", home)
+			if err := os.Setenv("HOME", home); err != nil {
+				return "", err
+			}
 		}
 		// The kernel takes core dumps and /proc/self away from who changed user.
 		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {

@@ -67,7 +67,7 @@ func TestMessagesArriveWhole(t *testing.T) {
 		t.Errorf("seen %v", seen)
 	}
 	a.Close()
-	if err := b.Receive(&controlv1.ToWorker{}); err != io.EOF {
+	if err := b.Receive(&controlv1.ToWorker{}); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v at the end", err)
 	}
 	if err := b.Send(start(nil)); err == nil {

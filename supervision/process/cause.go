@@ -28,14 +28,14 @@ func (m *machine) explain(e evExited) supervision.Cause {
 		if m.killed != nil || m.final {
 			c.Why, c.Text = report.WhyAsked, ""
 		}
-	case m.killed != nil && st.Signaled() && st.Signal() == syscall.SIGKILL:
+	case m.killed != nil && st.Signal() == syscall.SIGKILL:
 		c.Why, c.Text, c.Signal = m.killed.Why, m.killed.Text, signalName(st.Signal())
 	case m.failed != nil:
 		c.Why, c.Class, c.Text = report.WhyError, m.failed.class, m.failed.text
 		c.Code = st.ExitStatus()
-	case st.Signaled() && st.Signal() == syscall.SIGKILL && e.end.oom != "":
+	case st.Signal() == syscall.SIGKILL && e.end.oom != "":
 		c.Why, c.Limit, c.Signal = report.WhyOOM, e.end.oom, signalName(st.Signal())
-	case st.Signaled():
+	case st.Signal() > 0: // -1 if it was none
 		c.Why, c.Signal, c.Text = report.WhySignal, signalName(st.Signal()), e.end.text()
 		if isAssertion(e.end.crash) {
 			c.Why = report.WhyAssert

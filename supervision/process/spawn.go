@@ -43,7 +43,7 @@ func (s *Supervisor) spawn(exited func(*child, syscall.WaitStatus)) (*child, err
 	defer theirs.Close()
 	out, in, err := os.Pipe()
 	if err != nil {
-		ours.Close()
+		_ = ours.Close()
 		return nil, err
 	}
 	defer in.Close()
@@ -83,7 +83,7 @@ func (s *Supervisor) spawn(exited func(*child, syscall.WaitStatus)) (*child, err
 		}
 	}()
 	if err := <-started; err != nil {
-		ours.Close()
+		_ = ours.Close()
 		return nil, fmt.Errorf("start %s: %w", s.spec.Path, err)
 	}
 	return c, nil
@@ -91,7 +91,7 @@ func (s *Supervisor) spawn(exited func(*child, syscall.WaitStatus)) (*child, err
 
 // wait waits until the process is dead.
 func wait(cmd *exec.Cmd) syscall.WaitStatus {
-	cmd.Wait()
+	_ = cmd.Wait() // its error says the same as the status
 	st, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return st
 }
@@ -106,7 +106,7 @@ func (s *Supervisor) ending(c *child, st syscall.WaitStatus) ending {
 	}
 	e := ending{status: st}
 	e.crash, e.tail = c.stderr.kept()
-	if st.Signaled() && st.Signal() == syscall.SIGKILL {
+	if st.Signal() == syscall.SIGKILL {
 		e.oom = c.oom.killedSince(s.probe.read())
 	}
 	return e

@@ -193,7 +193,7 @@ func (s *Supervisor) exited(c *child, st syscall.WaitStatus) {
 		s.child = nil
 	}
 	s.mu.Unlock()
-	c.link.Close()
+	_ = c.link.Close()
 	s.calls.failAll("the worker died")
 	s.tell(evExited{now: time.Now(), end: end, random: rand.Float64()})
 }

@@ -74,7 +74,7 @@ func Attach() (*Worker, error) {
 	if !Attached() {
 		return nil, errors.New("this process was not started by the daemon of rbd-warden")
 	}
-	os.Unsetenv(process.Marker) // whatever we start is no worker
+	_ = os.Unsetenv(process.Marker) // whatever we start is no worker
 	process.SetName(filepath.Base(os.Args[0]))
 	// Rather we than the daemon, or than whatever else runs on this host.
 	_ = process.SetOOMScore(process.WorkerOOMScore) // it works without, too
