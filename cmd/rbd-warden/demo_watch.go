@@ -28,7 +28,7 @@ func (d *demo) watch(ctx context.Context, done <-chan error) error {
 		if done != nil || !settled(images) {
 			calm = -1
 		}
-		d.screen.live(progressLine(time.Since(began), images))
+		d.screen.live(time.Since(began), progressLine(images))
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the images are not ready: %w", ctx.Err())

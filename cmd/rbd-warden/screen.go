@@ -18,7 +18,7 @@ type screen struct {
 	mutex    sync.Mutex
 	out      io.Writer
 	terminal bool
-	current  string // the line that changes in place
+	current  string // what the line that changes in place says
 }
 
 func newScreen(out io.Writer) *screen {
@@ -47,20 +47,19 @@ func (s *screen) print(line string) {
 	fmt.Fprintln(s.out, line)
 }
 
-// live shows a line in place of the last live one.
-func (s *screen) live(line string) {
+// live shows how things are, in place of what it last showed, with the time since an act began. Where the output is no
+// terminal only a change makes a new line.
+func (s *screen) live(after time.Duration, text string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	line = "   " + line
-	if line == s.current {
-		return
-	}
-	s.current = line
-	if s.terminal {
+	line := fmt.Sprintf("   %5.1fs  %s", after.Seconds(), text)
+	switch {
+	case s.terminal:
 		fmt.Fprintf(s.out, "\r\x1b[K%s", line)
-	} else {
+	case text != s.current:
 		fmt.Fprintln(s.out, line)
 	}
+	s.current = text
 }
 
 // settle lets the live line stay as it is.
@@ -78,14 +77,18 @@ func (s *screen) breakLine() {
 }
 
 // progressLine tells in one line how the images are.
-func progressLine(after time.Duration, images []report.Image) string {
+func progressLine(images []report.Image) string {
 	if len(images) == 0 {
-		return fmt.Sprintf("%5.1fs  the daemon looks for images", after.Seconds())
+		return "the daemon looks for images"
 	}
 	slices.SortFunc(images, func(a, b report.Image) int { return strings.Compare(a.Name, b.Name) })
-	parts := []string{fmt.Sprintf("%5.1fs", after.Seconds())}
+	var parts []string
 	for _, image := range images {
-		parts = append(parts, fmt.Sprintf("%-9s %-40s", image.Name, imageProgress(image)))
+		name := image.Name
+		if name == "" {
+			name = "(new)"
+		}
+		parts = append(parts, fmt.Sprintf("%-8s %-36s", name, imageProgress(image)))
 	}
 	return strings.TrimRight(strings.Join(parts, "  "), " ")
 }

@@ -110,7 +110,7 @@ func StartDaemonAs(t testing.TB, c *lab.Cluster, path, user string, flags ...str
 		d.err = d.cmd.Wait()
 		close(d.exited)
 	}()
-	t.Cleanup(d.Kill)
+	t.Cleanup(d.end)
 	return d
 }
 
@@ -151,6 +151,16 @@ func (d *Daemon) Stop(t testing.TB, within time.Duration) time.Duration {
 		}
 	}
 	return time.Since(began)
+}
+
+// end ends the daemon in good order if it lets itself, so that the next test's clusters do not show it as lost.
+func (d *Daemon) end() {
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.exited:
+	case <-time.After(10 * time.Second):
+	}
+	d.Kill()
 }
 
 // Kill ends the daemon and its worker processes at once, as a power cut would, and waits for their end.

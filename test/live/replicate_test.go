@@ -51,13 +51,15 @@ func TestBenchSnapshotAndResizeAreMirrored(t *testing.T) {
 
 // assertTruthfulStatus fails the test unless both clusters' pool status tells of each image and of the daemon.
 func assertTruthfulStatus(t *testing.T, pool *harness.Pool, images []*harness.Image) {
-	here := pool.PoolStatusOn(t, pool.Pair.Secondary)
-	if len(here.Daemons) != 1 || here.Daemons[0].Health != "OK" || !here.Daemons[0].Leader {
-		t.Errorf("daemons: %+v", here.Daemons)
-	}
-	if here.Summary.DaemonHealth != "OK" {
-		t.Errorf("summary: %+v", here.Summary)
-	}
+	var here harness.PoolStatus
+	// A daemon that another test killed is shown until the manager forgets it, a minute later.
+	harness.Eventually(t, harness.Patience, func() string {
+		here = pool.PoolStatusOn(t, pool.Pair.Secondary)
+		if len(here.Daemons) != 1 || here.Daemons[0].Health != "OK" || !here.Daemons[0].Leader || here.Summary.DaemonHealth != "OK" {
+			return fmt.Sprintf("summary %+v, daemons %+v", here.Summary, here.Daemons)
+		}
+		return ""
+	})
 	states := map[string]string{}
 	for _, image := range here.Images {
 		states[image.Name] = image.State
