@@ -155,7 +155,9 @@ func resized(b []byte, size uint64) []byte {
 func (m *model) operate() {
 	m.t.Helper()
 	s := m.anySnapshot()
-	switch m.rng.IntN(9) {
+	choice := m.rng.IntN(9)
+	m.t.Logf("operation %d on snapshot %q, serial %d", choice, s, m.serial)
+	switch choice {
 	case 0, 1, 2:
 		name := m.name()
 		id, out, err := m.im.SnapCreate(m.ctx(), nil, name)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"syscall"
 
-	"github.com/rbdwarden/rbdwarden/ceph"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/rados"
 )
@@ -33,13 +32,13 @@ func (im *Image) SnapRollback(ctx context.Context, ns rbd.SnapshotNamespace, nam
 		}
 		h = im.Header()
 
-		then, err := im.snapshotMap(ctx, h, s)
+		after, err := im.mapAfterRollback(ctx, h, s)
 		if err != nil {
 			return 0, err
 		}
 		var exist []ObjectNumber
 		for n := range h.Layout.ObjectCount(h.Size) {
-			if !absent(then, n) {
+			if after == nil || after.At(n) == rbd.ObjectExists {
 				exist = append(exist, ObjectNumber(n))
 			}
 		}
@@ -49,8 +48,28 @@ func (im *Image) SnapRollback(ctx context.Context, ns rbd.SnapshotNamespace, nam
 		if err := im.rollBackObjects(ctx, h, s); err != nil {
 			return 0, err
 		}
-		return Done, im.object.rollBack(ctx, then, nextSnapshot(h, s.ID) == ceph.NoSnap)
+		return Done, im.object.rollBack(ctx, after)
 	})
+}
+
+// mapAfterRollback is what the head's map will be; nil if the snapshot's does not
+// tell.
+//
+// Upstream takes the snapshot's map as it is. But "unchanged" in it means since the
+// snapshot before; in the head's it means since the newest one, and fast-diff would
+// miss objects. Here every object counts as changed, as it does for the OSDs: a
+// rollback makes a new state of the object even if the bytes are the same.
+func (im *Image) mapAfterRollback(ctx context.Context, h *Header, s *Snapshot) (*rbd.ObjectMap, error) {
+	m, err := im.snapshotMap(ctx, h, s)
+	if m == nil || err != nil {
+		return nil, err
+	}
+	for n := range m.Size() {
+		if m.At(n) != rbd.ObjectNonexistent {
+			m.Set(n, rbd.ObjectExists)
+		}
+	}
+	return m, nil
 }
 
 // snapshotMap is the map of a snapshot; nil if there is none to be believed.
@@ -68,11 +87,6 @@ func (im *Image) snapshotMap(ctx context.Context, h *Header, s *Snapshot) (*rbd.
 		return nil, nil
 	}
 	return m, nil
-}
-
-// absent is true if a map knows that there is no such object.
-func absent(m *rbd.ObjectMap, n uint64) bool {
-	return m != nil && n < m.Size() && m.At(n) == rbd.ObjectNonexistent
 }
 
 // rollBackObjects rolls back each object that the head's map, which also has what

@@ -99,32 +99,20 @@ func (o *objectMap) takeOver(ctx context.Context, removed *rbd.ObjectMap, next c
 	return err
 }
 
-// rollBack puts a copy of a snapshot's map in the place of the head's, or marks the
-// head's invalid if there is none (nil). newest tells whether it is the newest
-// snapshot.
-//
-// Upstream copies the map as it is
-// (src/librbd/object_map/SnapshotRollbackRequest.cc). But "unchanged" in it means
-// since the snapshot before; of the head it would mean since the newest one, and
-// fast-diff would miss objects. So they all count as changed, or, if the head now
-// is what the newest snapshot is, as unchanged.
-func (o *objectMap) rollBack(ctx context.Context, then *rbd.ObjectMap, newest bool) error {
+// rollBack makes m the head's map, or marks the head's invalid if there is none
+// (nil).
+func (o *objectMap) rollBack(ctx context.Context, m *rbd.ObjectMap) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.m == nil {
 		return nil
 	}
-	if then == nil {
+	if m == nil {
 		o.valid = false
 		return o.invalidate(ctx, ceph.NoSnap)
 	}
 	if err := o.owned(); err != nil {
 		return err
-	}
-	m := then.Clone()
-	m.Update(0, m.Size(), rbd.ObjectExists, new(rbd.ObjectExistsClean))
-	if newest && o.fastDiff {
-		m.SnapAdd()
 	}
 	err := o.io.Write(ctx, o.object(), asserted(rbd.ObjectMapSave(m)))
 	if err == nil {
