@@ -106,7 +106,9 @@ func (p *performer) operate(ctx context.Context, s replay.Operation) error {
 	case wire.Resize:
 		_, err = im.Resize(ctx, ev.Size)
 	case wire.Rename:
-		_, err = im.Rename(ctx, ev.Name)
+		if _, err = im.Rename(ctx, ev.Name); err == nil {
+			p.notify(core.Renamed{Name: ev.Name})
+		}
 	case wire.MetadataSet:
 		_, err = im.MetadataSet(ctx, ev.Key, []byte(ev.Value))
 	case wire.MetadataRemove:

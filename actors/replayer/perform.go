@@ -123,7 +123,7 @@ func (p *performer) dispatch(ctx context.Context, e core.Effect) (core.Msg, erro
 	case core.Apply:
 		return p.apply(ctx, e.Step)
 	case core.Commit:
-		return p.commit(ctx, e.Position)
+		return p.commit(ctx, e)
 	case core.Close:
 		return core.Closed{Err: p.Close(ctx)}, nil
 	}

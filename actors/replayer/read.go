@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
@@ -183,14 +184,22 @@ func (p *performer) readRemoteTag(ctx context.Context, tid wire.TagTID) (core.Ms
 	return core.RemoteTagRead{Tag: core.Tag{TID: tid, Data: data}}, nil
 }
 
+// lastCommit bounds the commit on the way out, for which the image stays locked.
+const lastCommit = 2 * time.Second
+
 // commit stores the commit position. A position is only stored by the owner of the
 // local image: one that lost its lock must not overwrite its successor's.
-func (p *performer) commit(ctx context.Context, pos wire.ObjectSetPosition) (core.Msg, error) {
+func (p *performer) commit(ctx context.Context, e core.Commit) (core.Msg, error) {
+	if e.Last {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, lastCommit)
+		defer cancel()
+	}
 	if !p.local.lock.Valid() {
 		return nil, &rados.Error{Op: "commit", Object: p.journal.HeaderObject(), Err: errors.Join(errNotOwner, p.local.lock.Cause())}
 	}
-	if err := p.journal.Commit(ctx, p.Local.MirrorUUID, pos); err != nil {
+	if err := p.journal.Commit(ctx, p.Local.MirrorUUID, e.Position); err != nil {
 		return nil, err
 	}
-	return core.Committed{Position: pos}, nil
+	return core.Committed{Position: e.Position}, nil
 }

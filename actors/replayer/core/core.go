@@ -116,6 +116,9 @@ func (c *Core) stepRunning(m Msg) {
 		c.localJournalChanged(m.Promotion, m.ResyncRequested)
 	case RemoteJournalChanged:
 		c.remoteJournalChanged(m)
+	case Renamed:
+		c.boot.local.Name = m.Name
+		c.do(Publish{})
 	case SyncProgressed:
 		if c.state == ImageSync {
 			c.sync = m
@@ -176,10 +179,10 @@ func (c *Core) drain() {
 	if c.outstanding > 0 {
 		return
 	}
-	if c.rep != nil && !c.finalCommit && c.cause.Reason != LockWasLost {
+	if c.rep != nil && !c.finalCommit && c.cause.worthCommitting() {
 		c.finalCommit = true
 		if pos, ok := c.rep.uncommitted(); ok {
-			c.do(Commit{Position: pos})
+			c.do(Commit{Position: pos, Last: true})
 			return
 		}
 	}
@@ -205,7 +208,7 @@ func (c *Core) do(e Effect) {
 // isResult tells whether the message answers an effect.
 func isResult(m Msg) bool {
 	switch m.(type) {
-	case Start, Stop, Flush, LockLost, LocalJournalChanged, RemoteJournalChanged, CommitDue, SyncProgressed:
+	case Start, Stop, Flush, LockLost, LocalJournalChanged, RemoteJournalChanged, Renamed, CommitDue, SyncProgressed:
 		return false
 	}
 	return true

@@ -226,6 +226,16 @@ var scenarios = map[string]func(w *world){
 		w.send(LocalJournalChanged{Promotion: Primary})
 		w.send(Applied{Step: apply.Step.ID(), Entries: 1})
 		w.send(at(failure, Replaying)) // the read, cancelled
+		w.send(Closed{})
+	},
+	"stopped-by-command": func(w *world) {
+		w.toReplay()
+		w.send(EntriesRead{[]Entry{write(0, 0)}})
+		w.send(RemoteTagRead{tag0()})
+		apply := find[Apply](w)
+		w.send(Stop{Reason: "stopped"})
+		w.send(at(failure, Replaying)) // the read, cancelled
+		w.send(Applied{Step: apply.Step.ID(), Entries: 1})
 		w.send(Committed{find[Commit](w).Position})
 		w.send(Closed{})
 	},

@@ -79,7 +79,11 @@ type (
 	// Apply applies one step to the local image. Applied, when it is durable.
 	Apply struct{ Step replay.Step }
 	// Commit writes our client's commit position to the remote journal. Committed.
-	Commit struct{ Position journal.ObjectSetPosition }
+	// The Last one is on the way out and must not take long.
+	Commit struct {
+		Position journal.ObjectSetPosition
+		Last     bool
+	}
 )
 
 // Effects of the end, and those without an answer.

@@ -54,6 +54,8 @@ type (
 		Primary      journal.ObjectSetPosition
 		Tags         []Tag // all of the image's
 	}
+	// Renamed says that the local image has a new name.
+	Renamed struct{ Name string }
 	// CommitDue is the commit timer.
 	CommitDue struct{}
 	// SyncProgressed reports how far IMAGE_SYNC is.
@@ -190,6 +192,7 @@ func (Flush) msg()                {}
 func (LockLost) msg()             {}
 func (LocalJournalChanged) msg()  {}
 func (RemoteJournalChanged) msg() {}
+func (Renamed) msg()              {}
 func (CommitDue) msg()            {}
 func (SyncProgressed) msg()       {}
 func (Failed) msg()               {}

@@ -60,3 +60,17 @@ func (c StopCause) IsError() bool {
 	}
 	return false
 }
+
+// worthCommitting tells whether the way out includes a last commit. Not where the
+// remote cluster may be away (the local image would stay locked meanwhile, although
+// an operator may be promoting it), nor where our ownership is in doubt. What is not
+// committed is replayed again, which changes nothing.
+func (c StopCause) worthCommitting() bool {
+	switch c.Reason {
+	case StopRequested:
+		return true
+	case EffectFailed:
+		return c.Class == rados.Corrupt || c.Class == rados.Permanent
+	}
+	return false
+}
