@@ -61,7 +61,7 @@ type liveImage struct {
 	id, name string
 }
 
-func createImage(t *testing.T, io rados.IOContext, order, splay uint64) *liveImage {
+func createImage(t *testing.T, io rados.IOContext, order, splay uint64, journalPool ...string) *liveImage {
 	t.Helper()
 	native, _ := librados.Native(io)
 	name := fmt.Sprintf("%s-%d", t.Name(), time.Now().UnixNano())
@@ -72,6 +72,9 @@ func createImage(t *testing.T, io rados.IOContext, order, splay uint64) *liveIma
 	must(t, o.SetUint64(rbd.RbdImageOptionOrder, 20))
 	must(t, o.SetUint64(rbd.RbdImageOptionJournalOrder, order))
 	must(t, o.SetUint64(rbd.RbdImageOptionJournalSplayWidth, splay))
+	for _, pool := range journalPool {
+		must(t, o.SetString(rbd.RbdImageOptionJournalPool, pool))
+	}
 	must(t, rbd.CreateImage(native, name, 8<<20, o))
 	img, err := rbd.OpenImage(native, name, rbd.NoSnapshot)
 	must(t, err)
@@ -131,9 +134,42 @@ func TestEveryEventOfLibrbd(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("events\n got %v\nwant %v", got, want)
 	}
-	compareWithInspect(t, ctx, j, img.id)
+	compareWithInspect(t, ctx, j, img.id, 0)
 	if *capture != "" {
 		writeVectors(t, ctx, j, entries)
+	}
+}
+
+// TestJournalPoolLive: librbd puts the objects of a journal in another pool into
+// that pool's default namespace.
+func TestJournalPoolLive(t *testing.T) {
+	plain, ctx := openLive(t)
+	native, _ := librados.Native(plain)
+	if err := rbd.NamespaceCreate(native, "ns"); err != nil && !errors.Is(err, rbd.ErrExist) {
+		t.Fatal(err)
+	}
+	io, err := plain.Cluster().Open(ctx, plain.Pool().Name, "ns")
+	must(t, err)
+	t.Cleanup(io.Close)
+	const pool = "journal-test-objects"
+	_, _, err = io.Cluster().MonCommand(ctx, map[string]any{"prefix": "osd pool create", "pool": pool, "pg_num": 8}, nil)
+	must(t, err)
+	must(t, io.Cluster().WaitForLatestMap(ctx))
+	img := createImage(t, io, 16, 2, pool)
+	j, err := Open(ctx, io, img.id)
+	must(t, err)
+	defer j.Close()
+	must(t, j.Register(ctx, "peer", wire.MirrorPeerClientMeta{}))
+	_, err = img.WriteAt(make([]byte, 512), 0)
+	must(t, err)
+	must(t, img.Flush())
+	tail, err := NewTailer(ctx, j, TailConfig{ClientID: "peer"})
+	must(t, err)
+	defer tail.Close()
+	b, err := tail.Next(ctx, 1<<20)
+	must(t, err)
+	if len(b.Entries) == 0 {
+		t.Error("no entries")
 	}
 }
 

@@ -33,6 +33,8 @@ type fakeIO struct {
 	notified int
 
 	failWrite func(method string) error // of the class
+	namespace string
+	cluster   rados.Cluster
 }
 
 type fakeHeader struct {
@@ -64,8 +66,8 @@ func newFakeJournal(t testing.TB, width uint8) (*fakeIO, *Journal) {
 }
 
 func (f *fakeIO) Pool() rados.Pool       { return rados.Pool{ID: 7, Name: "fake"} }
-func (f *fakeIO) Namespace() string      { return "" }
-func (f *fakeIO) Cluster() rados.Cluster { return nil }
+func (f *fakeIO) Namespace() string      { return f.namespace }
+func (f *fakeIO) Cluster() rados.Cluster { return f.cluster }
 func (f *fakeIO) Close()                 {}
 
 func (f *fakeIO) Read(ctx context.Context, object string, op *rados.ReadOp) error {
@@ -121,6 +123,12 @@ func (f *fakeIO) Write(_ context.Context, object string, op *rados.WriteOp) erro
 			}
 		}
 		switch {
+		case s.Kind == rados.WriteExec && s.Call.Method == "guard_append":
+			if softMax := encoding.NewDecoder("", s.Call.In).U64(); uint64(len(f.objects[object])) >= softMax {
+				return syscall.EOVERFLOW
+			}
+		case s.Kind == rados.WriteAppend:
+			f.objects[object] = append(f.objects[object], s.Data...)
 		case s.Kind == rados.WriteExec && s.Call.Method == "create":
 			if f.header != nil {
 				return syscall.EEXIST
@@ -180,6 +188,25 @@ func (h *fakeHeader) exec(c class.Call) ([]byte, error) {
 			err = syscall.ESTALE
 		default:
 			h.minimum = s
+		}
+	case "set_active_set":
+		h.active = max(h.active, wire.ObjectSet(d.U64()))
+	case "tag_list":
+		after, most := d.U64(), d.U64()
+		_, hasClass := d.String(), d.Bool()
+		class := wire.TagClass(0)
+		if hasClass {
+			class = wire.TagClass(d.U64())
+		}
+		var tags []wire.Tag
+		for _, t := range h.tags {
+			if (after == 0 || uint64(t.TID) > after) && (!hasClass || t.Class == class) && len(tags) < int(most) {
+				tags = append(tags, t)
+			}
+		}
+		e.U32(uint32(len(tags)))
+		for _, t := range tags {
+			t.Encode(e)
 		}
 	case "get_next_tag_tid":
 		e.U64(uint64(len(h.tags)))

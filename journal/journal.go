@@ -79,7 +79,9 @@ func Open(ctx context.Context, io rados.IOContext, imageID string) (*Journal, er
 			fmt.Errorf("order %d, splay width %d: %w", j.meta.Order, j.meta.SplayWidth, syscall.EBADMSG))
 	}
 	if id := j.meta.PoolID; id >= 0 && id != io.Pool().ID {
-		j.data, err = io.Cluster().OpenID(ctx, id, io.Namespace())
+		// Seen on 16.2.15: objects in another pool are in its default namespace,
+		// whatever the image's is (Journaler::init_complete sets none).
+		j.data, err = io.Cluster().OpenID(ctx, id, "")
 		if err != nil {
 			return nil, fmt.Errorf("open the journal's data pool %d: %w", id, err)
 		}

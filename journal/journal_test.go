@@ -2,12 +2,14 @@ package journal
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -314,5 +316,82 @@ func TestOpenRefusesAHeaderThatIsNone(t *testing.T) {
 		if !errors.As(err, &e) || e.Object != "journal.img" {
 			t.Errorf("%v", err)
 		}
+	}
+}
+
+// otherPool is a cluster of which only OpenID is used.
+type otherPool struct {
+	rados.Cluster
+	io        *fakeIO
+	id        int64
+	namespace string
+}
+
+func (c *otherPool) OpenID(_ context.Context, id int64, namespace string) (rados.IOContext, error) {
+	if id != c.id || namespace != c.namespace {
+		return nil, syscall.ENOENT
+	}
+	return c.io, nil
+}
+
+func TestObjectsInAnotherPool(t *testing.T) {
+	io, data := newFakeIO(), newFakeIO()
+	io.namespace = "ns"
+	io.cluster = &otherPool{io: data, id: 9, namespace: ""}
+	if err := Create(t.Context(), io, testImage, CreateOptions{Order: 12, SplayWidth: 1, Pool: 9}); err != nil {
+		t.Fatal(err)
+	}
+	data.put(0, wire.Entry{}, false)
+	var out bytes.Buffer
+	if err := Dump(t.Context(), io, testImage, &out, true); err != nil || !strings.Contains(out.String(), `"kind":"entry"`) {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	if err := Remove(t.Context(), io, testImage); err != nil || len(data.objects) != 0 || io.header != nil {
+		t.Errorf("%v: left %v", err, data.objects)
+	}
+}
+
+func TestImageTagsOfManyPages(t *testing.T) {
+	io, j := newFakeJournal(t, 2)
+	for i := range 600 {
+		if _, err := j.AllocateTag(t.Context(), 0, wire.TagData{MirrorUUID: fmt.Sprint(i + 1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := j.AllocateTag(t.Context(), wire.NewTagClass, wire.TagData{}); err != nil {
+		t.Fatal(err) // of somebody else's class
+	}
+	tags, err := j.ImageTags(t.Context(), "")
+	if err != nil || len(tags) != 601 {
+		t.Fatalf("%d tags, %v", len(tags), err)
+	}
+	if last := tags[600]; last.TID != 600 || last.MirrorUUID != "600" {
+		t.Errorf("%+v", last)
+	}
+	io.change(func(h *fakeHeader) { h.tags[5].Data = h.tags[5].Data[:3] })
+	var e *rados.Error
+	if _, err := j.ImageTags(t.Context(), ""); !errors.As(err, &e) || !strings.Contains(e.Op, "tag 5") {
+		t.Errorf("%v", err)
+	}
+	io.change(func(h *fakeHeader) { h.clients[""].Data = wire.EncodeClientData(wire.CLIClientMeta{}) })
+	if _, err := j.ImageMeta(t.Context()); err == nil {
+		t.Error("a CLI client was taken for the image")
+	}
+}
+
+func TestAppendFirst(t *testing.T) {
+	io, j := newFakeJournal(t, 2)
+	full := bytes.Repeat([]byte{0}, 4096)
+	io.objects["journal_data.7.img.0"], io.objects["journal_data.7.img.2"] = full, full
+	at, err := j.AppendFirst(t.Context(), 1, wire.DemotePromote{}, time.Unix(1, 0))
+	if err != nil || at != (wire.ObjectPosition{Object: 4, Tag: 1}) || io.header.active != 2 {
+		t.Fatalf("%v, %v, active set %d", at, err, io.header.active)
+	}
+	e, _, err := wire.DecodeEntry(io.objects["journal_data.7.img.4"])
+	if err != nil || e.Tag != 1 || e.TID != 0 {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if _, err := j.AppendFirst(t.Context(), 1, wire.Rename{Name: strings.Repeat("n", 4096)}, time.Unix(1, 0)); !errors.Is(err, syscall.EMSGSIZE) {
+		t.Errorf("%v", err)
 	}
 }

@@ -64,3 +64,51 @@ func allocateTag(ctx context.Context, io rados.IOContext, header string, class w
 		}
 	}
 }
+
+// ImageTag is a tag with its data decoded.
+type ImageTag struct {
+	TID   wire.TagTID
+	Class wire.TagClass
+	wire.TagData
+}
+
+// ImageTags lists, ascending, the image's own tags as far as the client may still
+// need them: who was primary when. The last one says who is now. A tag whose data
+// does not decode is an error that names it.
+func (j *Journal) ImageTags(ctx context.Context, clientID string) ([]ImageTag, error) {
+	meta, err := j.ImageMeta(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := j.Tags(ctx, clientID, &meta.TagClass)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]ImageTag, len(tags))
+	for i, t := range tags {
+		data, err := wire.DecodeTagData(t.Data)
+		if err != nil {
+			return nil, j.headerError(fmt.Sprintf("decode journal tag %d", t.TID), err)
+		}
+		out[i] = ImageTag{TID: t.TID, Class: t.Class, TagData: data}
+	}
+	return out, nil
+}
+
+// ImageMeta asks for the data of the client "", the image itself: the class of its
+// tags, and whether a resync was requested.
+func (j *Journal) ImageMeta(ctx context.Context) (wire.ImageClientMeta, error) {
+	c, err := j.Client(ctx, wire.MasterClientID)
+	if err != nil {
+		return wire.ImageClientMeta{}, err
+	}
+	meta, err := wire.DecodeClientData(c.Data)
+	if err != nil {
+		return wire.ImageClientMeta{}, j.headerError("decode the image's journal client", err)
+	}
+	image, ok := meta.(wire.ImageClientMeta)
+	if !ok {
+		return wire.ImageClientMeta{}, j.headerError("decode the image's journal client", syscall.EBADMSG)
+	}
+	return image, nil
+}

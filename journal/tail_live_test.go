@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/ceph/go-ceph/rbd"
 
@@ -137,9 +138,9 @@ func TestTailLive(t *testing.T) {
 	}
 }
 
-// compareWithInspect counts the entries left in the journal as `rbd journal
-// inspect` does, which reads all of them.
-func compareWithInspect(t *testing.T, ctx context.Context, j *Journal, id string) {
+// compareWithInspect counts the entries in the journal as `rbd journal inspect`
+// does, which leaves out those that every client has committed.
+func compareWithInspect(t *testing.T, ctx context.Context, j *Journal, id string, committed int) {
 	t.Helper()
 	out, _ := exec.CommandContext(ctx, "rbd", "-c", os.Getenv("WARDEN_TEST_CONF"), "journal", "inspect",
 		"--pool", "journal-test", "--journal", id, "--verbose").CombinedOutput()
@@ -152,7 +153,97 @@ func compareWithInspect(t *testing.T, ctx context.Context, j *Journal, id string
 	n, _ := strconv.Atoi(string(found[1]))
 	ours := bytes.Count(dump.Bytes(), []byte(`{"kind":"entry"`))
 	t.Logf("rbd journal inspect: %s; dump: %d entries", found[0], ours)
-	if ours != n || n == 0 || bytes.Contains(dump.Bytes(), []byte(`"corrupt"`)) {
+	if ours != n+committed || n == 0 || bytes.Contains(dump.Bytes(), []byte(`"corrupt"`)) {
 		t.Errorf("inspect found %d entries, dump %d", n, ours)
 	}
+}
+
+// TestAppendFirstLive gives a new tag its first entry, and lets librbd find the
+// journal in order: it counts the entry, opens the image and writes behind it.
+func TestAppendFirstLive(t *testing.T) {
+	io, ctx := openLive(t)
+	native, _ := librados.Native(io)
+	img := createImage(t, io, 16, 4)
+	_, err := img.WriteAt(make([]byte, 512), 0)
+	must(t, err)
+	must(t, img.Image.Close())
+	j, err := Open(ctx, io, img.id)
+	must(t, err)
+	defer j.Close()
+	must(t, j.Register(ctx, "peer", wire.CLIClientMeta{}))
+	meta, err := j.ImageMeta(ctx)
+	must(t, err)
+	c, err := j.Client(ctx, wire.MasterClientID)
+	must(t, err)
+	newest, _ := c.CommitPosition.Newest()
+	tag, err := j.AllocateTag(ctx, meta.TagClass, wire.TagData{Predecessor: wire.TagPredecessor{CommitValid: true, Tag: newest.Tag, Entry: newest.Entry}})
+	must(t, err)
+	at, err := j.AppendFirst(ctx, tag.TID, wire.DemotePromote{}, time.Now())
+	must(t, err)
+	p := NewPositions(4, c.CommitPosition)
+	p.Delivered(at)
+	p.Safe(at.Tag, at.Entry)
+	must(t, j.Commit(ctx, wire.MasterClientID, p.Position()))
+
+	w, err := rbd.OpenImage(native, img.name, rbd.NoSnapshot)
+	must(t, err)
+	_, err = w.WriteAt(make([]byte, 512), 4096)
+	must(t, err)
+	must(t, w.Close())
+	tags, err := j.ImageTags(ctx, wire.MasterClientID)
+	must(t, err)
+	if last := tags[len(tags)-1]; last.TID != tag.TID+1 || last.Predecessor.Tag != tag.TID || last.Predecessor.Entry != 0 {
+		t.Errorf("librbd's next tag is %+v", last)
+	}
+	compareWithInspect(t, ctx, j, img.id, 1) // the first write was committed before the peer came
+}
+
+// BenchmarkTailLive reads the backlog of WARDEN_TEST_IMAGE (an id in
+// WARDEN_TEST_POOL) again and again, from the oldest object set on.
+func BenchmarkTailLive(b *testing.B) {
+	id := os.Getenv("WARDEN_TEST_IMAGE")
+	if id == "" {
+		b.Skip("no WARDEN_TEST_IMAGE")
+	}
+	ctx := b.Context()
+	c, err := librados.Connect(ctx, librados.Config{ConfFile: os.Getenv("WARDEN_TEST_CONF")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	io, err := c.Open(ctx, os.Getenv("WARDEN_TEST_POOL"), "")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer io.Close()
+	j, err := Open(ctx, io, id)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer j.Close()
+	_ = j.Register(ctx, "bench", wire.CLIClientMeta{})
+	var entries, bytes int64
+	for b.Loop() {
+		tail, err := NewTailer(ctx, j, TailConfig{ClientID: "bench"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for caughtUp := false; !caughtUp; {
+			batch, err := tail.Next(ctx, 4<<20)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for _, e := range batch.Entries {
+				if _, err := tail.Event(e); err != nil {
+					b.Fatal(err)
+				}
+				entries++
+				bytes += int64(e.Size())
+			}
+			caughtUp = batch.CaughtUp
+		}
+		tail.Close()
+	}
+	b.SetBytes(bytes / int64(b.N))
+	b.ReportMetric(float64(entries)/b.Elapsed().Seconds(), "entries/s")
 }
