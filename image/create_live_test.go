@@ -156,7 +156,7 @@ func TestLiveCreateNameTaken(t *testing.T) {
 // left.
 func TestLiveRemoveKilled(t *testing.T) {
 	f := setUp(t)
-	for writes := int64(1); ; writes += 3 {
+	for writes := int64(1); ; writes = nextKill(writes) {
 		spec := f.spec()
 		ctx := within(t, time.Minute)
 		if _, err := Create(ctx, f.io, spec); err != nil {

@@ -344,8 +344,12 @@ func TestLiveRandom(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := setUp(t)
 			m := f.newModel(t, newSeed(t), change)
-			for round := range 3 {
-				for range 12 {
+			rounds, operations := 2, 10
+			if thorough {
+				rounds, operations = 10, 20
+			}
+			for round := range rounds {
+				for range operations {
 					for range 1 + m.rng.IntN(4) {
 						m.apply()
 					}
@@ -396,7 +400,7 @@ func TestLiveOperationsKilled(t *testing.T) {
 		t.Run(op.name, func(t *testing.T) {
 			f := setUp(t)
 			seed := newSeed(t)
-			for writes := int64(0); ; writes += 1 + writes/8 {
+			for writes := int64(0); ; writes = nextKill(writes) {
 				m := f.newModel(t, seed, nil)
 				for _, s := range []string{"a", "b"} {
 					m.apply()

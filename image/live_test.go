@@ -22,12 +22,49 @@ import (
 	"github.com/rbdwarden/rbdwarden/ceph"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/image/lock"
+	"github.com/rbdwarden/rbdwarden/lab"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/rados/librados"
 )
 
-// The live tests need a cluster: WARDEN_TEST_CONF is its ceph.conf, with
-// client.admin's keyring. The command rbd is the oracle.
+// The live tests start a cluster, or use that whose ceph.conf WARDEN_TEST_CONF names,
+// with client.admin's keyring. The command rbd is the oracle.
+
+func TestMain(m *testing.M) { os.Exit(withCluster(m.Run)) }
+
+func withCluster(run func() int) int {
+	if os.Getenv("WARDEN_TEST_CONF") != "" {
+		return run()
+	}
+	cluster, err := lab.Start(context.Background(), lab.Options{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() {
+		if err := cluster.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}()
+	if err := os.Setenv("WARDEN_TEST_CONF", cluster.Conf()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return run()
+}
+
+// thorough is set by the build tag long: kill after every single write, and more
+// rounds.
+var thorough bool
+
+// nextKill is how many writes a process may do in the next round of a test that
+// kills it.
+func nextKill(writes int64) int64 {
+	if thorough {
+		return writes + 1
+	}
+	return writes + 4 + writes/3
+}
 
 const (
 	livePool     = "imgh-test"
@@ -44,14 +81,10 @@ type fixture struct {
 
 func setUp(t testing.TB) *fixture {
 	t.Helper()
-	conf := os.Getenv("WARDEN_TEST_CONF")
-	if conf == "" {
-		t.Fatal("WARDEN_TEST_CONF is not set")
-	}
 	ctx := within(t, time.Minute)
-	f := &fixture{t: t, conf: conf}
+	f := &fixture{t: t, conf: os.Getenv("WARDEN_TEST_CONF")}
 	var err error
-	if f.cluster, err = librados.Connect(ctx, librados.Config{ConfFile: conf}); err != nil {
+	if f.cluster, err = librados.Connect(ctx, librados.Config{ConfFile: f.conf}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(f.cluster.Close)

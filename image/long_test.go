@@ -1,0 +1,5 @@
+//go:build long && live
+
+package image
+
+func init() { thorough = true }
