@@ -144,7 +144,7 @@ func TestLiveCreateNameTaken(t *testing.T) {
 	if _, err := Create(ctx, f.io, spec); !errors.As(err, &taken) || taken.Name != spec.Name {
 		t.Fatalf("got %v", err)
 	}
-	if id, err := ImageID(ctx, f.io, spec.Name); err != nil || id != taken.ID {
+	if id, err := ID(ctx, f.io, spec.Name); err != nil || id != taken.ID {
 		t.Errorf("the name leads to %q, %v; the error said %q", id, err, taken.ID)
 	}
 	if _, err := rados.Ask(ctx, f.io, rbd.MirroringObject, mirror.ImageGetID(spec.GlobalID)); err == nil {

@@ -212,8 +212,8 @@ func deref(n *uint64) uint64 {
 	return *n
 }
 
-// ImageID finds an image's id by name; ENOENT if there is none.
-func ImageID(ctx context.Context, io rados.IOContext, name string) (string, error) {
+// ID finds an image's id by name; ENOENT if there is none.
+func ID(ctx context.Context, io rados.IOContext, name string) (string, error) {
 	return rados.Ask(ctx, io, rbd.IDObject(name), rbd.GetID())
 }
 

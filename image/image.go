@@ -342,9 +342,9 @@ func (im *Image) notifyUpdate(ctx context.Context) error {
 type Outcome uint8
 
 const (
-	// Done: the operation was carried out.
+	// Done says that the operation was carried out.
 	Done Outcome = iota + 1
-	// AlreadyDone: the image was in the wanted state.
+	// AlreadyDone says that the image was in the wanted state.
 	AlreadyDone
 )
 

@@ -304,8 +304,6 @@ func newMortal(io rados.IOContext, writes int64) mortal {
 	return m
 }
 
-func (m mortal) dead() bool { return m.left.Load() <= 0 }
-
 // spend is an error if the end has come.
 func (m mortal) spend() error {
 	if m.left.Add(-1) < 0 {

@@ -74,7 +74,7 @@ func claimName(ctx context.Context, io rados.IOContext, name, id string) error {
 	if !errors.Is(err, syscall.EEXIST) {
 		return err
 	}
-	holder, err := ImageID(ctx, io, name)
+	holder, err := ID(ctx, io, name)
 	switch {
 	case err != nil && !errors.Is(err, syscall.ENOENT):
 		return err
@@ -87,7 +87,7 @@ func claimName(ctx context.Context, io rados.IOContext, name, id string) error {
 // releaseName removes the object that leads from a name to an id, if it still
 // leads to that one.
 func releaseName(ctx context.Context, io rados.IOContext, name, id string) error {
-	holder, err := ImageID(ctx, io, name)
+	holder, err := ID(ctx, io, name)
 	if errors.Is(err, syscall.ENOENT) || err == nil && holder != id {
 		return nil
 	}
