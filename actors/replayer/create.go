@@ -53,3 +53,12 @@ func poolName(ctx context.Context, io rados.IOContext, id int64) (string, error)
 	}
 	return "", fmt.Errorf("data pool %d of the remote image: %w", id, syscall.ENOENT)
 }
+
+// removeLocal is REMOVE_LOCAL_IMAGE.
+func (p *performer) removeLocal(ctx context.Context, imageID string) (core.Msg, error) {
+	if err := image.Remove(ctx, p.Local.IO, imageID, p.Lock); err != nil {
+		return nil, err
+	}
+	p.Log.Info().Str("id", imageID).Msg("removed the local image")
+	return core.LocalRemoved{}, nil
+}

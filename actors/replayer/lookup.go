@@ -84,7 +84,7 @@ func (p *performer) prepareLocal(ctx context.Context) (core.Msg, error) {
 		return nil, err
 	}
 	local := core.Local{
-		Exists: true, ImageID: id, HalfMade: record.State == mirror.ImageCreating,
+		Exists: true, ImageID: id, HalfMade: record.State == mirror.ImageCreating, Disabling: record.State == mirror.ImageDisabling,
 		Snapshot: record.Mode == mirror.ImageSnapshot,
 	}
 	local.Name, err = image.Name(ctx, io, id)
@@ -111,7 +111,7 @@ func (p *performer) prepareRemote(ctx context.Context) (core.Msg, error) {
 	io := p.Remote.IO
 	id, record, err := mirrorRecord(ctx, io, p.GlobalID)
 	if errors.Is(err, syscall.ENOENT) {
-		return core.RemotePrepared{}, nil
+		return p.remoteGone(ctx)
 	}
 	if err != nil {
 		return nil, err
@@ -129,6 +129,26 @@ func (p *performer) prepareRemote(ctx context.Context) (core.Msg, error) {
 	}
 	remote.Promotion = r.promotion()
 	return core.RemotePrepared{Remote: remote}, nil
+}
+
+// remoteGone makes sure that "no such image" means that: a pool that was deleted, or
+// whose mirroring was disabled as a whole, answers ENOENT for every image, and the local
+// copies must not be removed for that.
+func (p *performer) remoteGone(ctx context.Context) (core.Msg, error) {
+	mode, err := rados.Ask(ctx, p.Remote.IO, rbd.MirroringObject, mirror.GetMode())
+	if err != nil {
+		return nil, fmt.Errorf("the remote pool does not say whether it has the image: %w", err)
+	}
+	if mode != mirror.ModePool && mode != mirror.ModeImage {
+		return nil, &rados.Error{
+			Op: "look for the image", Pool: p.Remote.IO.Pool().Name, Namespace: p.Remote.IO.Namespace(),
+			Object: rbd.MirroringObject, Err: fmt.Errorf("mirroring is %v there: %w", mode, syscall.EAGAIN),
+		}
+	}
+	if p.KeepRemoved {
+		return nil, fmt.Errorf("remote image no longer exists; the local copy is kept, because rbd_mirroring_delete_delay is set: %w", syscall.EEXIST)
+	}
+	return core.RemotePrepared{}, nil
 }
 
 // mirrorRecord finds an image by its global id; ENOENT if it is not mirrored.

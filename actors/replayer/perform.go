@@ -38,6 +38,9 @@ type Resources struct {
 	RemoteSnapshots func(imageID string) imagesync.Snapshots
 	SyncLimits      imagesync.Limits
 	Tail            journal.TailConfig
+	// KeepRemoved keeps the local copy of an image that was removed on the primary
+	// (rbd_mirroring_delete_delay is set, and there is no delayed removal yet).
+	KeepRemoved bool
 	// CheckpointInterval is the time between two records of a sync's progress.
 	CheckpointInterval time.Duration
 	Log                zerolog.Logger
@@ -126,6 +129,8 @@ func (p *performer) dispatch(ctx context.Context, e core.Effect) (core.Msg, erro
 		return p.commit(ctx, e)
 	case core.Close:
 		return core.Closed{Err: p.Close(ctx)}, nil
+	case core.RemoveLocal:
+		return p.removeLocal(ctx, e.ImageID)
 	}
 	panic(fmt.Sprintf("replayer: no way to perform %T", e))
 }
@@ -168,6 +173,8 @@ func effectState(e core.Effect) (in core.State, unbounded bool) {
 		return core.AllocateLocalTag, false
 	case core.Close:
 		return core.CloseLocalImage, false
+	case core.RemoveLocal:
+		return core.RemoveLocalImage, true
 	case core.ReadEntries, core.FindOutcome, core.Apply:
 		return core.Replaying, true
 	}

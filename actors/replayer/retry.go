@@ -11,6 +11,7 @@ import (
 const (
 	recheckRole  = 5 * time.Second  // somebody may promote or demote
 	recheckStuck = 30 * time.Second // a person has to act (rbd_mirror_image_state_check_interval)
+	soon         = 100 * time.Millisecond
 	firstRetry   = time.Second
 	longestRetry = 30 * time.Second
 )
@@ -21,7 +22,9 @@ func Retry(cause core.StopCause, failures int, jitter float64) (time.Duration, b
 	switch cause.Reason {
 	case core.StopRequested, core.NothingToDo:
 		return 0, false
-	case core.LocalIsPrimary, core.RemoteNotPrimary, core.RemoteDemoted, core.ForcePromoted:
+	case core.RemoteGone, core.ResyncWanted:
+		return soon, true // the local copy was removed
+	case core.LocalIsPrimary, core.LocalDisabling, core.RemoteNotPrimary, core.RemoteDemoted, core.ForcePromoted:
 		return spread(recheckRole, jitter), true
 	case core.LockWasLost:
 		return spread(firstRetry, jitter), true

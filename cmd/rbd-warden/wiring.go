@@ -272,6 +272,7 @@ func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.
 		Tail: journal.TailConfig{
 			Budget: bytes / 2, MaxPoll: w.options.JournalPollAge,
 		},
+		KeepRemoved:        w.options.DeleteDelay > 0,
 		CheckpointInterval: min(w.options.SyncPointUpdateAge, 5*time.Second),
 		Log:                log,
 	}

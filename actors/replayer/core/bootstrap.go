@@ -68,10 +68,16 @@ func (c *Core) localPrepared(local Local) {
 func (c *Core) remotePrepared(remote Remote) {
 	c.boot.remote = remote
 	local := c.boot.local
-	linked := local.Exists && !local.HalfMade && local.Promotion == NonPrimary && local.PrimaryUUID == c.cfg.RemoteMirrorUUID
+	// A copy of ours follows the remote; or has nothing in it yet; or its removal was
+	// interrupted when its journal was gone already.
+	linked := local.Exists && (local.HalfMade ||
+		local.Promotion == NonPrimary && local.PrimaryUUID == c.cfg.RemoteMirrorUUID ||
+		local.Disabling && local.Promotion == PromotionUnknown)
 	switch {
 	case !remote.Exists && linked:
 		c.stop(StopCause{Reason: RemoteGone, Text: "remote image no longer exists"})
+	case !remote.Exists && local.Exists:
+		c.stop(StopCause{Reason: RemoteMissing, Text: "the remote site has no such image, and the local image does not follow that site"})
 	case !remote.Exists:
 		c.stop(StopCause{Reason: NothingToDo, Text: "remote image does not exist"})
 	case remote.Snapshot:
@@ -181,6 +187,8 @@ func (c *Core) localOpened(m LocalOpened) {
 		c.stop(StopCause{Reason: RemoteNotPrimary, Text: "remote image is not primary"})
 	case m.ResyncRequested:
 		c.stop(StopCause{Reason: ResyncWanted, Text: "resync requested"})
+	case c.boot.local.Disabling:
+		c.stop(StopCause{Reason: LocalDisabling, Text: "mirroring of the local image is being disabled"})
 	default:
 		c.become(GetRemoteTags, ReadRemoteTags{RemoteImageID: c.boot.remote.ImageID, Class: c.boot.tagClass})
 	}

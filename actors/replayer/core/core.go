@@ -92,7 +92,7 @@ func (c *Core) Step(m Msg) []Effect {
 		}
 	}
 	switch {
-	case c.state == Stopping || c.state == CloseLocalImage:
+	case c.state == Stopping || c.state == CloseLocalImage || c.state == RemoveLocalImage:
 		c.stepStopping(m)
 	case c.state == Stopped:
 		c.stepStopped(m)
@@ -164,8 +164,21 @@ func (c *Core) stepStopping(m Msg) {
 		}
 	case Closed:
 		c.rep = nil
+		if c.cause.removes() && c.boot.local.ImageID != "" && c.state == CloseLocalImage {
+			c.become(RemoveLocalImage, RemoveLocal{ImageID: c.boot.local.ImageID})
+			return
+		}
 		c.become(Stopped)
 		return
+	case LocalRemoved:
+		c.become(Stopped)
+		return
+	case Failed:
+		if c.state == RemoveLocalImage {
+			c.cause = StopCause{Reason: EffectFailed, Text: failureText(m), Class: m.Class, Err: m.Err, In: m.State}
+			c.become(Stopped)
+			return
+		}
 	}
 	if c.state == Stopping {
 		c.drain()
@@ -235,6 +248,7 @@ func failureText(f Failed) string {
 		Replaying:           "replaying",
 		GetRemoteTag:        "retrieving the remote tag",
 		AllocateLocalTag:    "allocating a local journal tag",
+		RemoveLocalImage:    "removing the local image",
 	}[f.State]
 	if what == "" {
 		what = f.State.String()

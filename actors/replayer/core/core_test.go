@@ -255,6 +255,24 @@ var scenarios = map[string]func(w *world){
 		w.send(LocalPrepared{localReplica})
 		w.send(RemotePrepared{})
 		w.send(Closed{})
+		w.send(LocalRemoved{})
+		w.send(Start{})
+		w.send(LocalPrepared{})
+		w.send(RemotePrepared{})
+		w.send(Closed{})
+	},
+	"remote-gone-but-the-copy-is-not-its": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{Local{Exists: true, ImageID: "l1", Promotion: Orphan, PrimaryUUID: journal.OrphanMirrorUUID}})
+		w.send(RemotePrepared{})
+		w.send(Closed{})
+	},
+	"removal-fails": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{localReplica})
+		w.send(RemotePrepared{})
+		w.send(Closed{})
+		w.send(at(failure, RemoveLocalImage))
 	},
 	"remote-away": func(w *world) {
 		w.send(Start{})
@@ -275,6 +293,18 @@ var scenarios = map[string]func(w *world){
 		w.toReplay()
 		w.send(LocalJournalChanged{Promotion: NonPrimary, ResyncRequested: true})
 		w.send(at(failure, Replaying))
+		w.send(Closed{})
+		w.send(LocalRemoved{})
+	},
+	"local-being-disabled": func(w *world) {
+		w.send(Start{})
+		local := localReplica
+		local.Disabling = true
+		w.send(LocalPrepared{local})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Connected: true, Meta: replayMeta})
+		w.send(RemoteOpened{})
+		w.send(LocalOpened{Name: "vm", Promotion: NonPrimary, TagData: theirTag})
 		w.send(Closed{})
 	},
 }

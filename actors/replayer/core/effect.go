@@ -90,6 +90,9 @@ type (
 type (
 	// Close lets go of everything, the local image's lock first. Closed.
 	Close struct{}
+	// RemoveLocal removes the local copy for good: because the remote image is gone,
+	// or to make a new copy. LocalRemoved.
+	RemoveLocal struct{ ImageID string }
 	// Cancel ends the effects that are under way; they answer Failed soon.
 	Cancel struct{}
 	// After sends Msg when Delay has passed.
@@ -122,6 +125,7 @@ func (AllocateTag) effect()       {}
 func (Apply) effect()             {}
 func (Commit) effect()            {}
 func (Close) effect()             {}
+func (RemoveLocal) effect()       {}
 func (Cancel) effect()            {}
 func (After) effect()             {}
 func (Publish) effect()           {}

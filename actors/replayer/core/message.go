@@ -152,12 +152,15 @@ type (
 	Committed struct{ Position journal.ObjectSetPosition }
 	// Closed answers Close: no handle, lock or watch of ours is left.
 	Closed struct{ Err error }
+	// LocalRemoved answers RemoveLocal.
+	LocalRemoved struct{}
 )
 
 // Local is what is known of the local image before it is opened.
 type Local struct {
 	Exists      bool // it has a mirror record under the global id
 	HalfMade    bool // the record says that its creation never finished
+	Disabling   bool // the record says that its mirroring is being ended
 	ImageID     string
 	Name        string
 	Promotion   Promotion
@@ -218,3 +221,4 @@ func (LocalTagAllocated) msg()    {}
 func (Applied) msg()              {}
 func (Committed) msg()            {}
 func (Closed) msg()               {}
+func (LocalRemoved) msg()         {}

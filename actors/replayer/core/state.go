@@ -40,6 +40,8 @@ import "fmt"
 //	                                            │ it is a demotion      │     │
 //	                                            ▼                       ▼     │
 //	                                        STOPPING ─▶ CLOSE_LOCAL_IMAGE     │
+//	                                                          │               │
+//	                         remote gone, re-sync: REMOVE_LOCAL_IMAGE         │
 //	                                                          ▼               │
 //	                                                       STOPPED ───────────┘
 //
@@ -75,6 +77,7 @@ const (
 	AllocateLocalTag
 	Stopping
 	CloseLocalImage
+	RemoveLocalImage
 )
 
 var stateNames = [...]string{
@@ -99,6 +102,7 @@ var stateNames = [...]string{
 	AllocateLocalTag:    "ALLOCATE_LOCAL_TAG",
 	Stopping:            "STOPPING",
 	CloseLocalImage:     "CLOSE_LOCAL_IMAGE",
+	RemoveLocalImage:    "REMOVE_LOCAL_IMAGE",
 }
 
 func (s State) String() string {

@@ -14,11 +14,13 @@ const (
 	NeverStarted StopReason = iota
 	StopRequested
 	LocalIsPrimary
+	LocalDisabling // somebody is ending the local image's mirroring
 	RemoteNotPrimary
-	RemoteGone   // the remote image is not mirrored any more
-	NothingToDo  // neither side has the image: the actor can go
-	SplitBrained // histories parted; an operator has to decide
-	ResyncWanted // an operator asked for a re-sync
+	RemoteGone    // the remote image is not mirrored any more
+	RemoteMissing // the remote site never had, or lost, an image that we keep
+	NothingToDo   // neither side has the image: the actor can go
+	SplitBrained  // histories parted; an operator has to decide
+	ResyncWanted  // an operator asked for a re-sync
 	PeerDisconnected
 	RemoteDemoted  // replayed up to the demotion
 	ForcePromoted  // an operator promoted the local image while we replayed
@@ -29,9 +31,9 @@ const (
 )
 
 var stopNames = [...]string{
-	NeverStarted: "never started", StopRequested: "stop requested", LocalIsPrimary: "local image is primary",
+	NeverStarted: "never started", StopRequested: "stop requested", LocalIsPrimary: "local image is primary", LocalDisabling: "local image is being disabled",
 	RemoteNotPrimary: "remote image is not primary", RemoteGone: "remote image no longer exists",
-	NothingToDo: "mirror image no longer exists", SplitBrained: "split-brain", ResyncWanted: "resync requested",
+	RemoteMissing: "remote image missing", NothingToDo: "mirror image no longer exists", SplitBrained: "split-brain", ResyncWanted: "resync requested",
 	PeerDisconnected: "disconnected", RemoteDemoted: "remote image demoted", ForcePromoted: "force promoted",
 	LockWasLost: "lost exclusive lock", WrongPeerImage: "wrong peer image", Unsupported: "unsupported", EffectFailed: "failed",
 }
@@ -55,7 +57,7 @@ type StopCause struct {
 // IsError tells whether the status should say "error" rather than "stopped".
 func (c StopCause) IsError() bool {
 	switch c.Reason {
-	case SplitBrained, PeerDisconnected, LockWasLost, EffectFailed, WrongPeerImage, Unsupported, RemoteGone:
+	case SplitBrained, PeerDisconnected, LockWasLost, EffectFailed, WrongPeerImage, Unsupported, RemoteMissing:
 		return true
 	}
 	return false
@@ -74,3 +76,7 @@ func (c StopCause) worthCommitting() bool {
 	}
 	return false
 }
+
+// removes tells whether the local copy has to go: its primary was removed, or an
+// operator asked for a new copy.
+func (c StopCause) removes() bool { return c.Reason == RemoteGone || c.Reason == ResyncWanted }
