@@ -26,7 +26,13 @@ import (
 // right bytes, except that a CompareAndWrite may decide differently.
 func (im *Image) Apply(ctx context.Context, ios []IO) ([]Mismatch, error) {
 	for i, io := range ios {
-		if reason := io.check(); reason != "" {
+		reason := io.check()
+		if reason == "" && io.Kind == CompareAndWrite && len(im.Header().Layout.Extents(io.Offset, io.Length)) > 1 {
+			// librbd refuses these before they get into a journal
+			// (src/librbd/io/ImageRequest.cc).
+			reason = "it lies in several objects"
+		}
+		if reason != "" {
 			return nil, &InvalidIOError{Index: i, IO: io, Reason: reason}
 		}
 	}
@@ -35,7 +41,7 @@ func (im *Image) Apply(ctx context.Context, ios []IO) ([]Mismatch, error) {
 		h := im.Header()
 		for start := 0; start < len(ios); {
 			if ios[start].Kind == CompareAndWrite {
-				at, differs, err := im.compareAndWrite(ctx, h, start, ios[start])
+				at, differs, err := im.compareAndWrite(ctx, h, ios[start])
 				if err != nil {
 					return err
 				}
@@ -135,19 +141,13 @@ func (im *Image) removeData(ctx context.Context, h *Header, n ObjectNumber) erro
 
 // compareAndWrite does one CompareAndWrite. at is the image's first byte that
 // differs, if any does.
-func (im *Image) compareAndWrite(ctx context.Context, h *Header, index int, io IO) (at uint64, differs bool, err error) {
-	clipped, ok := io.clip(h.Size)
+func (im *Image) compareAndWrite(ctx context.Context, h *Header, io IO) (at uint64, differs bool, err error) {
+	io, ok := io.clip(h.Size)
 	if !ok {
 		return 0, false, nil
 	}
-	extents := h.Layout.Extents(clipped.Offset, clipped.Length)
-	if len(extents) != 1 {
-		// librbd refuses these before they get into a journal
-		// (src/librbd/io/ImageRequest.cc).
-		return 0, false, &InvalidIOError{Index: index, IO: io, Reason: fmt.Sprintf("it lies in %d objects", len(extents))}
-	}
-	e := extents[0]
-	compare, data := gather(clipped.Compare, e), gather(clipped.Data, e)
+	e := h.Layout.Extents(io.Offset, io.Length)[0] // Apply has seen that it is the only one
+	compare, data := gather(io.Compare, e), gather(io.Data, e)
 	imageOffset := func(inObject uint64) uint64 { return h.Layout.ImageSpans(e.Object, inObject, 1)[0].Offset }
 
 	mayExist := im.object.mayExist(e.Object)
