@@ -9,7 +9,8 @@ import (
 
 // Pauses before a stopped image looks again. The looks cost a handful of small reads.
 const (
-	recheckRole  = 5 * time.Second  // somebody may promote or demote
+	recheckRole  = 5 * time.Second // somebody may promote or demote
+	recheckSplit = 10 * time.Second
 	recheckStuck = 30 * time.Second // a person has to act (rbd_mirror_image_state_check_interval)
 	soon         = 100 * time.Millisecond
 	firstRetry   = time.Second
@@ -26,6 +27,8 @@ func Retry(cause core.StopCause, failures int, jitter float64) (time.Duration, b
 		return soon, true // the local copy was removed
 	case core.LocalIsPrimary, core.LocalDisabling, core.RemoteNotPrimary, core.RemoteDemoted, core.ForcePromoted:
 		return spread(recheckRole, jitter), true
+	case core.SplitBrained:
+		return spread(recheckSplit, jitter), true // an operator asks for a resync, and watches
 	case core.LockWasLost:
 		return spread(firstRetry, jitter), true
 	case core.EffectFailed:
