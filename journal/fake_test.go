@@ -33,6 +33,7 @@ type fakeIO struct {
 	notified int
 
 	failWrite func(method string) error // of the class
+	onNotify  func()
 	namespace string
 	cluster   rados.Cluster
 }
@@ -296,6 +297,9 @@ func (f *fakeIO) Notify(context.Context, string, []byte, time.Duration) (rados.N
 	handlers := slices.Collect(maps.Values(f.watchers))
 	f.notified++
 	f.mu.Unlock()
+	if f.onNotify != nil {
+		f.onNotify()
+	}
 	for _, h := range handlers {
 		h.Notified(rados.Notification{Ack: func([]byte) {}})
 	}

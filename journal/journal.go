@@ -46,8 +46,10 @@ type Journal struct {
 	ownData bool // data was opened here and is closed here
 	imageID string
 
-	mu   sync.Mutex
-	meta Metadata
+	mu      sync.Mutex
+	meta    Metadata
+	untold  bool // the header was changed after the last notification began
+	telling bool // a goroutine sends notifications
 
 	notifies  sync.WaitGroup
 	notifyCtx context.Context
@@ -176,14 +178,32 @@ func (j *Journal) tell(ctx context.Context, what string, op *rados.WriteOp) erro
 }
 
 // notifyUpdate tells the header's watchers in the background: a watcher that is
-// gone would hold its caller up for the whole timeout. A notification that fails
-// is not reported, since watchers also poll.
+// gone would hold its caller up for the whole timeout. Changes made while one
+// notification is under way are told by one more. A notification that fails is not
+// reported, since watchers also poll.
 func (j *Journal) notifyUpdate() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.untold = true
+	if j.telling {
+		return
+	}
+	j.telling = true
 	j.notifies.Go(func() {
-		ctx, cancel := context.WithTimeout(j.notifyCtx, 2*notifyTimeout)
-		defer cancel()
-		_, _ = j.header.Notify(ctx, j.HeaderObject(), nil, notifyTimeout)
+		for j.takeUntold() {
+			ctx, cancel := context.WithTimeout(j.notifyCtx, 2*notifyTimeout)
+			_, _ = j.header.Notify(ctx, j.HeaderObject(), nil, notifyTimeout)
+			cancel()
+		}
 	})
+}
+
+func (j *Journal) takeUntold() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	untold := j.untold
+	j.untold, j.telling = false, untold
+	return untold
 }
 
 func (j *Journal) headerError(op string, err error) error {

@@ -99,6 +99,30 @@ func TestAllocateTagTriesAgain(t *testing.T) {
 	}
 }
 
+func TestManyChangesAreToldByFewNotifications(t *testing.T) {
+	io, j := newFakeJournal(t, 2)
+	block := make(chan struct{})
+	io.onNotify = func() { <-block }
+	for range 50 {
+		if err := j.Commit(t.Context(), "", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(block)
+	j.notifies.Wait()
+	if io.notified < 1 || io.notified > 2 {
+		t.Errorf("%d notifications", io.notified)
+	}
+	before := io.notified
+	if err := j.Commit(t.Context(), "", nil); err != nil {
+		t.Fatal(err)
+	}
+	j.notifies.Wait()
+	if io.notified != before+1 {
+		t.Errorf("a later change was not told: %d notifications", io.notified)
+	}
+}
+
 func TestClientsOfManyPages(t *testing.T) {
 	_, j := newFakeJournal(t, 2)
 	for i := range 600 {
