@@ -17,7 +17,10 @@ var (
 	ErrDisconnected = errors.New("journal client is flagged disconnected")
 	// ErrNotRegistered: the client is not, or no longer, registered.
 	ErrNotRegistered = errors.New("journal client is not registered")
-	// ErrTrimmed: entries behind the client's position have been trimmed.
+	// ErrTrimmed: entries behind the client's position have been trimmed. A client
+	// that is registered while another one is disconnected can get such a position
+	// from it; a new sync starts by committing the position of client "" as it was
+	// before the sync's snapshot, since the snapshot contains everything up to it.
 	ErrTrimmed = errors.New("journal was trimmed past the client's position")
 )
 

@@ -96,10 +96,16 @@ func Open(ctx context.Context, io rados.IOContext, imageID string) (*Journal, er
 	return j, nil
 }
 
-// Close waits for notifications under way, for at most their timeout, and
-// releases what Open opened. Watches and tailers must be closed before.
+// closeGrace is how long Close lets a notification finish: a watcher that does not
+// answer, or a cluster that is gone, must not hold up who closes.
+const closeGrace = time.Second
+
+// Close waits a moment for notifications under way and releases what Open opened.
+// Watches and tailers must be closed before.
 func (j *Journal) Close() {
+	grace := time.AfterFunc(closeGrace, j.cancel)
 	j.notifies.Wait()
+	grace.Stop()
 	j.cancel()
 	if j.ownData {
 		j.data.Close()

@@ -15,7 +15,8 @@ type Entry struct {
 func (e Entry) Size() int { return wire.EntryOverhead + len(e.Payload) }
 
 // EndOfTag says that no more entries of a tag will follow: a newer tag exists, and
-// the next entry of this one is not where it would have to be.
+// the next entry of this one is not where it would have to be. A tailer that starts
+// at a tag's last entry says it again.
 type EndOfTag struct {
 	Tag wire.TagTID
 	// Entries is how many entries the tag had, in an unbroken sequence.

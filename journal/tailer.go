@@ -124,7 +124,8 @@ func (t *Tailer) begin(committed wire.ObjectSetPosition) {
 	}
 }
 
-// Close ends the watch and every read, and waits for them.
+// Close ends the watch and every read, and waits for them: a few seconds at most
+// where the cluster does not answer.
 func (t *Tailer) Close() {
 	t.cancel()
 	t.stop()
