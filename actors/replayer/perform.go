@@ -58,7 +58,8 @@ type performer struct {
 	local        *localImage      // from OpenLocal until Close
 	journal      *journal.Journal // the remote one, from InitJournaler until Close
 	committed    func()           // stops watching the remote journal
-	looks        sync.WaitGroup   // of remoteChanged
+	looks        sync.WaitGroup   // of remoteChanged and trim
+	trimmed      time.Time        // when trim looked last
 	tailer       *journal.Tailer
 	readErr      error // met behind entries that were delivered; the next read's result
 	snaps        *snapMap

@@ -201,5 +201,27 @@ func (p *performer) commit(ctx context.Context, e core.Commit) (core.Msg, error)
 	if err := p.journal.Commit(ctx, p.Local.MirrorUUID, e.Position); err != nil {
 		return nil, err
 	}
+	p.trim(e.Last)
 	return core.Committed{Position: e.Position}, nil
+}
+
+// trimInterval is the least time between two looks for what can be trimmed.
+const trimInterval = 10 * time.Second
+
+// trim removes, in the background, the remote journal's object sets that every client
+// has committed. The primary does so, too, but only while somebody has the image open
+// there; else its journal would stay as large as it is.
+func (p *performer) trim(last bool) {
+	if last || time.Since(p.trimmed) < trimInterval {
+		return
+	}
+	p.trimmed = time.Now()
+	j := p.journal
+	p.looks.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), p.Timeout)
+		defer cancel()
+		if _, err := j.Trim(ctx); err != nil {
+			p.Log.Warn().Err(err).Msg("cannot trim the remote journal; its space is not given back yet")
+		}
+	})
 }

@@ -19,6 +19,11 @@ func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
 	defer release()
 	meta := e.Meta
 	err = p.withRemoteJournal(ctx, e.RemoteImageID, func(j *journal.Journal) error {
+		if len(e.Meta.SyncPoints) == 0 {
+			if err := p.skipWhatTheSyncCovers(ctx, j); err != nil {
+				return err
+			}
+		}
 		var err error
 		meta, err = imagesync.Run(ctx, imagesync.Job{
 			Remote: p.Remote.IO, RemoteID: e.RemoteImageID, Snapshots: p.RemoteSnapshots(e.RemoteImageID),
@@ -37,4 +42,23 @@ func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
 		return nil, err
 	}
 	return core.Synced{Meta: meta}, nil
+}
+
+// skipWhatTheSyncCovers moves our commit position to the primary's own, before the sync
+// point is made: what the primary has committed by then is in the snapshot. A client
+// that was just registered stands at the position of the slowest of all others, a
+// disconnected one included, which may have been trimmed already; and replaying what
+// the copy has would take the copy back in time.
+//
+// With a sync point there already, the position must stay: what came between the
+// sync point and now is not in the copy.
+func (p *performer) skipWhatTheSyncCovers(ctx context.Context, j *journal.Journal) error {
+	primary, err := j.Client(ctx, wire.MasterClientID)
+	if err != nil {
+		return err
+	}
+	if len(primary.CommitPosition) == 0 {
+		return nil
+	}
+	return j.Commit(ctx, p.Local.MirrorUUID, primary.CommitPosition)
 }
