@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -59,7 +60,10 @@ type performer struct {
 	journal      *journal.Journal // the remote one, from InitJournaler until Close
 	committed    func()           // stops watching the remote journal
 	looks        sync.WaitGroup   // of remoteChanged and trim
-	trimmed      time.Time        // when trim looked last
+	trimming     atomic.Bool      // a trim is to come
+	open         context.Context  // ends when the remote journal is closed
+	shut         context.CancelFunc
+	trimmed      time.Time // when trim looked last
 	tailer       *journal.Tailer
 	readErr      error // met behind entries that were delivered; the next read's result
 	snaps        *snapMap
@@ -193,6 +197,9 @@ func (p *performer) Close(ctx context.Context) error {
 	if p.tailer != nil {
 		p.tailer.Close()
 		p.tailer = nil
+	}
+	if p.shut != nil {
+		p.shut()
 	}
 	if p.committed != nil {
 		p.committed()

@@ -21,6 +21,7 @@ func (p *performer) initJournaler(ctx context.Context, imageID string) (core.Msg
 		return nil, err
 	}
 	p.journal = j
+	p.open, p.shut = context.WithCancel(context.Background())
 	if p.committed, err = j.Watch(ctx, p.remoteChanged); err != nil {
 		return nil, err
 	}
@@ -47,12 +48,9 @@ func (p *performer) initJournaler(ctx context.Context, imageID string) (core.Msg
 // remoteChanged looks at the remote journal's clients after somebody changed them.
 // It is called from the watch, so the look happens elsewhere.
 func (p *performer) remoteChanged() {
-	j := p.journal
-	if j == nil {
-		return
-	}
+	j, open := p.journal, p.open
 	p.looks.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), p.Timeout)
+		ctx, cancel := context.WithTimeout(open, p.Timeout)
 		defer cancel()
 		meta, err := j.Refresh(ctx)
 		if err != nil {
@@ -205,22 +203,29 @@ func (p *performer) commit(ctx context.Context, e core.Commit) (core.Msg, error)
 	return core.Committed{Position: e.Position}, nil
 }
 
-// trimInterval is the least time between two looks for what can be trimmed.
-const trimInterval = 10 * time.Second
+// trimDelay is the time from a commit until what became free is trimmed; commits
+// meanwhile are covered by the same look.
+const trimDelay = 5 * time.Second
 
 // trim removes, in the background, the remote journal's object sets that every client
 // has committed. The primary does so, too, but only while somebody has the image open
 // there; else its journal would stay as large as it is.
 func (p *performer) trim(last bool) {
-	if last || time.Since(p.trimmed) < trimInterval {
+	if last || !p.trimming.CompareAndSwap(false, true) {
 		return
 	}
-	p.trimmed = time.Now()
-	j := p.journal
+	j, ctx := p.journal, p.open
 	p.looks.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), p.Timeout)
+		select {
+		case <-ctx.Done():
+			p.trimming.Store(false)
+			return
+		case <-time.After(trimDelay):
+		}
+		p.trimming.Store(false) // what is committed from here on needs another look
+		ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 		defer cancel()
-		if _, err := j.Trim(ctx); err != nil {
+		if _, err := j.Trim(ctx); err != nil && ctx.Err() == nil {
 			p.Log.Warn().Err(err).Msg("cannot trim the remote journal; its space is not given back yet")
 		}
 	})
