@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
@@ -61,9 +62,9 @@ func (m remoteMaps) mayExist(n image.ObjectNumber) bool {
 }
 
 // localMaps gathers what the object maps of the local snapshots, and last of the
-// head, are to say, so that objects next to each other need one update. Entries may
-// be set by several goroutines for different objects: see copier, which holds a lock.
+// head, are to say, so that objects next to each other need one update.
 type localMaps struct {
+	mu    sync.Mutex    // guards maps: neighbours share a byte
 	snaps []ceph.SnapID // by version, then ceph.NoSnap
 	maps  []*rbd.ObjectMap
 	// clean: the stored maps say "nonexistent" where nobody has written yet.
@@ -92,6 +93,8 @@ func (m *localMaps) set(n image.ObjectNumber, exists, written []bool, fastDiff b
 	if m == nil {
 		return
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for i := range exists {
 		if exists[i] {
 			state := rbd.ObjectExists
@@ -150,11 +153,7 @@ func (m *localMaps) store(ctx context.Context, local Local, from, to uint64) err
 	group.SetLimit(16)
 	for i, snap := range m.snaps {
 		for start := from; start < to; {
-			state := m.maps[i].At(start)
-			stop := start + 1
-			for stop < to && m.maps[i].At(stop) == state {
-				stop++
-			}
+			stop, state := m.same(i, start, to)
 			if state != rbd.ObjectNonexistent || !m.clean {
 				first, last := image.ObjectNumber(start), image.ObjectNumber(stop)
 				group.Go(func() error { return local.SetObjectMapState(ctx, snap, first, last, state) })
@@ -163,4 +162,15 @@ func (m *localMaps) store(ctx context.Context, local Local, from, to uint64) err
 		}
 	}
 	return group.Wait()
+}
+
+// same finds how far, up to limit, the objects from start on have one state in a map.
+func (m *localMaps) same(index int, start, limit uint64) (stop uint64, state rbd.ObjectState) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	one := m.maps[index]
+	state = one.At(start)
+	for stop = start + 1; stop < limit && one.At(stop) == state; stop++ {
+	}
+	return stop, state
 }
