@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 )
 
 // Pair is two clusters whose pools mirror each other. Images are born on Primary; the daemon runs beside Secondary.
@@ -58,9 +59,14 @@ func (p *Pair) both(do func(*Cluster) error) error {
 // Stop stops both clusters.
 func (p *Pair) Stop() error { return p.both((*Cluster).Stop) }
 
+// mirrorTimeout bounds MirrorPool: rbd waits for ever on a cluster that takes no writes.
+const mirrorTimeout = 2 * time.Minute
+
 // MirrorPool creates a pool on both clusters, enables mirroring and makes each the other's peer, as an operator does:
 // a bootstrap token created on the primary and imported on the secondary.
 func (p *Pair) MirrorPool(ctx context.Context, pool string, mode MirrorMode) error {
+	ctx, cancel := context.WithTimeout(ctx, mirrorTimeout)
+	defer cancel()
 	err := p.both(func(c *Cluster) error {
 		if err := c.CreatePool(ctx, pool); err != nil {
 			return err

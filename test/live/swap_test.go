@@ -40,13 +40,13 @@ func TestDaemonsTakeOverFromEachOtherWithoutResync(t *testing.T) {
 	var first []marks
 	for turn, path := range []string{harness.Upstream, harness.Ours(t), harness.Upstream, harness.Ours(t)} {
 		daemon := harness.StartDaemon(t, pair.Secondary, path)
-		for n, image := range images {
+		for _, image := range images {
 			image.WaitReplayed(t)
 			if turn == 0 {
-				first = append(first, marksOf(t, image))
-				// Stands for a user's snapshot, which both daemons must keep in the map of snapshot ids.
+				// A user's snapshot, which both daemons must keep in the map of snapshot ids.
 				image.Snapshot(t, "kept")
-				first[n].snapSeq++
+				image.WaitReplayed(t)
+				first = append(first, marksOf(t, image))
 			}
 			image.Bench(t, "rand", "4K", "1M")
 		}
