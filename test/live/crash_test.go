@@ -133,10 +133,10 @@ func TestKilledInSync(t *testing.T) {
 	pool := harness.NewPool(t, pair, lab.PoolMode)
 	var images []*harness.Image
 	for n := range 2 {
-		image := pool.Create(t, fmt.Sprintf("image%d", n), harness.ImageOptions{SizeMiB: 512, Flags: []string{"--object-size", "256K"}})
-		image.Bench(t, "seq", "256K", "384M")
+		image := pool.Create(t, fmt.Sprintf("image%d", n), harness.ImageOptions{SizeMiB: 128, Flags: []string{"--object-size", "64K"}})
+		image.Bench(t, "seq", "64K", "96M")
 		image.Snapshot(t, "half")
-		image.Bench(t, "rand", "64K", "16M")
+		image.Bench(t, "rand", "64K", "4M")
 		images = append(images, image)
 	}
 	watching := witnesses(images)

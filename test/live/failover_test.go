@@ -3,6 +3,7 @@
 package live
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -95,4 +96,30 @@ func TestForcedPromotionWhenThePrimarySiteIsLost(t *testing.T) {
 	}
 	image.WaitStateOn(t, pair.Secondary, "up+stopped")
 	daemon.Stop(t, time.Minute)
+}
+
+// TestMirroringGoesOnWhenThePrimarySiteComesBack pauses the primary site for longer than the daemon waits for an answer.
+// Nobody restarts anything, and mirroring goes on.
+func TestMirroringGoesOnWhenThePrimarySiteComesBack(t *testing.T) {
+	pair := harness.OwnPair(t)
+	pool := harness.NewPool(t, pair, lab.PoolMode)
+	image := pool.Create(t, "image", harness.ImageOptions{SizeMiB: 16})
+	image.Bench(t, "rand", "16K", "1M")
+	daemon := harness.StartDaemon(t, pair.Secondary, harness.Ours(t), "--rbd-warden-osd-timeout", "5", "--rbd-warden-mon-timeout", "5")
+	image.WaitReplayed(t)
+
+	pause(t, pair.Primary)
+	if !harness.TestsUpstream() {
+		harness.Eventually(t, harness.Patience, func() string {
+			if s, err := image.StatusOn(pair.Secondary); err != nil || s.State == "up+replaying" {
+				return fmt.Sprintf("the status hides that the primary site is lost: %+v, %v", s, err)
+			}
+			return ""
+		})
+	}
+	resume(t, pair.Primary)
+	image.Bench(t, "rand", "16K", "1M")
+	image.WaitReplayed(t)
+	image.AssertEqual(t)
+	daemon.Stop(t, stopTime)
 }
