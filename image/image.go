@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -55,7 +56,8 @@ type Image struct {
 	owner  Ownership
 	limits Limits
 	object *objectMap
-	lock   *lock.Lock // the owner, where Open has taken the lock
+	lock   *lock.Lock  // the owner, where Open has taken the lock
+	unsure atomic.Bool // a write timed out: it may still land
 
 	turn chan struct{} // holds a token while nobody works
 
@@ -100,9 +102,17 @@ func Open(ctx context.Context, io rados.IOContext, id string, opts Options) (*Im
 	return im, nil
 }
 
+// ErrUnsure says that a write timed out and may still land, so the exclusive lock may
+// not be released: Abandon the image. Whoever takes the lock fences this client first.
+var ErrUnsure = fmt.Errorf("a write timed out and may still land: %w", syscall.ETIMEDOUT)
+
 // Close ends the use of the image: it waits for what is under way and gives up the
-// object map and the exclusive lock. After an error it may be called again.
+// object map and the exclusive lock. After an error it may be called again, but for
+// ErrUnsure.
 func (im *Image) Close(ctx context.Context) error {
+	if im.unsure.Load() {
+		return fmt.Errorf("close image %s: %w", im.object.id, ErrUnsure)
+	}
 	if err := im.lock.Release(ctx, im.detach); err != nil {
 		return fmt.Errorf("close image %s: %w", im.object.id, err)
 	}
@@ -147,12 +157,19 @@ func attach(ctx context.Context, io rados.IOContext, id string, owner Ownership,
 			return nil, err
 		}
 	}
-	im := &Image{io: io, data: io, owner: owner, limits: opts.Limits.withDefaults(), header: h, turn: make(chan struct{}, 1)}
+	im := &Image{owner: owner, limits: opts.Limits.withDefaults(), header: h, turn: make(chan struct{}, 1)}
 	im.turn <- struct{}{}
+	io = steady{io, &im.unsure}
+	im.io, im.data = io, io
 	im.object = &objectMap{io: io, id: id, owned: im.owned, fastDiff: h.Features.Has(rbd.FeatureFastDiff)}
-	if im.data, err = openData(ctx, io, h); err != nil {
+	data, err := openData(ctx, io, h)
+	if err != nil {
 		return nil, err
 	}
+	if data != io {
+		data = steady{data, &im.unsure}
+	}
+	im.data = data
 	if h.Features.Has(rbd.FeatureObjectMap) {
 		if err := im.object.open(ctx, h.Layout.ObjectCount(h.Size), h.Flags); err != nil {
 			im.closeData()
