@@ -63,7 +63,7 @@ func nextKill(writes int64) int64 {
 	if thorough {
 		return writes + 1
 	}
-	return writes + 4 + writes/3
+	return writes + 6 + writes/2
 }
 
 const (
