@@ -88,8 +88,10 @@ func OwnPair(t testing.TB, conf ...string) *lab.Pair {
 	return pair
 }
 
-// keepLogs copies the pair's logs to where they outlive it if the test fails, and prints where that is.
+// keepLogs copies what the pair's daemons logged during the test to where it outlives them if the test fails, and prints
+// where that is.
 func keepLogs(t testing.TB, pair *lab.Pair) {
+	began := time.Now()
 	t.Cleanup(func() {
 		if !t.Failed() {
 			return
@@ -100,12 +102,36 @@ func keepLogs(t testing.TB, pair *lab.Pair) {
 		}
 		dir := filepath.Join(base, filepath.FromSlash(t.Name()), time.Now().UTC().Format("150405"))
 		for _, c := range []*lab.Cluster{pair.Primary, pair.Secondary} {
-			if err := os.CopyFS(filepath.Join(dir, c.Name()), os.DirFS(c.LogDir())); err != nil {
+			if err := copyLogs(filepath.Join(dir, c.Name()), c.LogDir(), began); err != nil {
 				t.Logf("logs: %v", err)
 			}
 		}
 		t.Logf("logs are in %s", dir)
 	})
+}
+
+// copyLogs copies the files of a directory that were written to since.
+func copyLogs(to, from string, since time.Time) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if info, err := entry.Info(); err != nil || info.ModTime().Before(since) {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(from, entry.Name()))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(to, entry.Name()), text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Run runs a client program against a cluster and fails the test if the program fails.
