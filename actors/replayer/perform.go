@@ -63,7 +63,6 @@ type performer struct {
 	trimming     atomic.Bool      // a trim is to come
 	open         context.Context  // ends when the remote journal is closed
 	shut         context.CancelFunc
-	trimmed      time.Time // when trim looked last
 	tailer       *journal.Tailer
 	readErr      error // met behind entries that were delivered; the next read's result
 	snaps        *snapMap

@@ -57,7 +57,7 @@ type SyncPoint struct {
 	Namespace    SnapshotNamespace
 	SnapName     string
 	FromSnapName string  // the snapshot that was copied before, "" for none
-	ObjectNumber *uint64 // objects below this one are copied; nil: not begun
+	ObjectNumber *uint64 // the last object that was copied, with all before it; nil: none yet
 }
 
 // MirrorPeerClientMeta is the data of a mirror peer, written by the peer's daemon.
@@ -66,7 +66,7 @@ type MirrorPeerClientMeta struct {
 	State           MirrorPeerState
 	SyncObjectCount uint64            // most objects that were ever to be copied
 	SyncPoints      []SyncPoint       // two at most, in the order in which to use them
-	SnapSeqs        map[uint64]uint64 // peer's ("local") snapshot id → the primary's ("peer") one
+	SnapSeqs        map[uint64]uint64 // primary's snapshot id → the peer's
 }
 
 // CLIClientMeta is the data of `rbd journal` commands.

@@ -62,7 +62,7 @@ func Run(ctx context.Context, io rados.IOContext, opt Options) {
 		if err := c.term(ctx); err != nil && ctx.Err() == nil {
 			opt.Log.Warn().Err(err).Msg("leader election")
 		}
-		c.pause(ctx, time.Second)
+		_ = c.pause(ctx, time.Second) // the loop looks at ctx itself
 	}
 }
 

@@ -133,8 +133,8 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 	if err != nil {
 		w.log.Warn().Err(err).Msg("cannot read the site's name")
 	}
-	here := mirrorpool.Pool{}
-	if here, err = mirrorpool.ReadPool(ctx, io); err != nil {
+	here, err := mirrorpool.ReadPool(ctx, io)
+	if err != nil {
 		io.Close()
 		return pool.Options{}, err
 	}

@@ -33,7 +33,7 @@ func (c *Core) stepBootstrap(m Msg) {
 		}
 		c.clientReady()
 	case LocalCreated:
-		c.become(OpenLocalImage, OpenLocal{ImageID: m.ImageID})
+		c.become(OpenLocalImage, OpenLocal(m))
 	case LocalImageIDTaken:
 		c.prepareClientForNewImage(false)
 	case LocalOpened:

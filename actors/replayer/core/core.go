@@ -91,10 +91,10 @@ func (c *Core) Step(m Msg) []Effect {
 			panic(fmt.Sprintf("core: %T was not awaited in %s", m, c.state))
 		}
 	}
-	switch {
-	case c.state == Stopping || c.state == CloseLocalImage || c.state == RemoveLocalImage:
+	switch c.state {
+	case Stopping, CloseLocalImage, RemoveLocalImage:
 		c.stepStopping(m)
-	case c.state == Stopped:
+	case Stopped:
 		c.stepStopped(m)
 	default:
 		c.stepRunning(m)
@@ -243,7 +243,7 @@ func failureText(f Failed) string {
 		OpenLocalImage:      "opening the local image",
 		GetRemoteTags:       "reading the remote journal's tags",
 		ImageSync:           "syncing the image",
-		InitRemoteJournaler: "initializing the remote journal",
+		InitRemoteJournaler: "opening the remote journal",
 		StartReplay:         "starting replay",
 		Replaying:           "replaying",
 		GetRemoteTag:        "retrieving the remote tag",
