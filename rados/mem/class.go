@@ -92,8 +92,8 @@ func (c *classContext) mustExist() error {
 }
 
 func (c *classContext) readAll() []byte {
-	p := &c.t.base.head.data
-	return p.read(0, p.size)
+	size, _ := c.size()
+	return c.t.base.head.data.read(0, size)
 }
 
 func (c *classContext) omap(key string) ([]byte, error) {

@@ -82,6 +82,17 @@ func (o *object) changed(offset, length uint64) {
 	}
 }
 
+// unchangedSince is what is the same in all states from a snapshot to the head.
+func (o *object) unchangedSince(snap ceph.SnapID) extents {
+	same := extents{{Offset: 0, Length: everything}}
+	for _, c := range o.clones {
+		if c.id >= snap {
+			same = same.both(c.overlap)
+		}
+	}
+	return same
+}
+
 // trim forgets a snapshot, and clones that no other needs.
 func (o *object) trim(id ceph.SnapID) {
 	for i := range o.clones {
@@ -149,6 +160,13 @@ func (e extents) without(offset, length uint64) extents {
 		}
 	}
 	return out
+}
+
+func (e extents) minus(f extents) extents {
+	for _, y := range f {
+		e = e.without(y.Offset, y.Length)
+	}
+	return e
 }
 
 // both is what two lists have in common.

@@ -27,6 +27,9 @@ func (s *Store) write(who *Client, key objectKey, op *rados.WriteOp) error {
 	if base == nil {
 		base = &object{}
 	}
+	if !base.exists && !slices.ContainsFunc(op.Steps, changes) {
+		return syscall.ENOENT // what only looks is a read to the OSD
+	}
 	t := &transaction{store: s, who: who, base: base, next: base.copy(), snaps: op.SnapContext}
 	for i := range op.Steps {
 		if err := t.step(&op.Steps[i]); err != nil {
@@ -42,6 +45,15 @@ func (s *Store) write(who *Client, key objectKey, op *rados.WriteOp) error {
 	}
 	s.put(key, base, t.next)
 	return nil
+}
+
+// changes says whether a step makes its operation a write. A class method may.
+func changes(s rados.WriteStep) bool {
+	switch s.Kind {
+	case rados.WriteAssertExists, rados.WriteAssertVersion, rados.WriteCmpExt, rados.WriteCmpXattr:
+		return false
+	}
+	return true
 }
 
 // put stores what an operation made of an object.
@@ -96,6 +108,19 @@ func (t *transaction) truncate(size uint64) {
 	t.next.changed(from, to-from)
 }
 
+// zero truncates if it reaches the end of the object, as the OSD does (it turns such
+// a step into a truncation), and does nothing beyond it.
+func (t *transaction) zero(offset, length uint64) {
+	switch size := t.next.head.data.size; {
+	case !t.next.exists, offset >= size:
+	case offset+length >= size:
+		t.truncate(offset)
+	default:
+		t.mutate(false).data.zero(offset, length)
+		t.next.changed(offset, length)
+	}
+}
+
 func (t *transaction) remove() error {
 	if !t.next.exists {
 		return syscall.ENOENT
@@ -135,7 +160,9 @@ func (t *transaction) step(s *rados.WriteStep) error {
 		}
 		delete(t.mutate(false).xattrs, s.Name)
 	case rados.WriteOmapSet:
-		t.mutate(true)
+		if head := t.mutate(true); head.omap == nil {
+			head.omap = map[string][]byte{}
+		}
 		for k, v := range s.Pairs {
 			t.setOmap(k, v)
 		}
@@ -150,7 +177,9 @@ func (t *transaction) step(s *rados.WriteStep) error {
 		if !t.next.exists {
 			return syscall.ENOENT
 		}
-		t.mutate(false).omap = nil
+		if t.next.head.omap != nil { // else it is no change, and makes no clone
+			t.mutate(false).omap = nil
+		}
 	case rados.WriteExec:
 		_, err := t.exec(s.Call)
 		return err
@@ -170,8 +199,13 @@ func (t *transaction) check(s *rados.WriteStep) (done bool, err error) {
 	case rados.WriteAssertVersion:
 		return true, versionIs(t.base, s.Offset)
 	case rados.WriteCmpExt:
-		return true, compareData(&t.base.head.data, s.Offset, s.Data)
+		visible := t.base.head.data.clone()
+		visible.truncate(min(visible.size, t.next.head.data.size))
+		return true, compareData(&visible, s.Offset, s.Data)
 	case rados.WriteCmpXattr:
+		if t.absent() {
+			return true, syscall.ENOENT
+		}
 		if !bytes.Equal(t.base.head.xattrs[s.Name], s.Data) {
 			return true, syscall.ECANCELED
 		}
@@ -182,6 +216,10 @@ func (t *transaction) check(s *rados.WriteStep) (done bool, err error) {
 	}
 	return true, nil
 }
+
+// absent says that there is nothing stored to compare with. A removed object that
+// has clones is still there, empty.
+func (t *transaction) absent() bool { return !t.base.exists && len(t.base.clones) == 0 }
 
 func (t *transaction) dataStep(s *rados.WriteStep) (done bool, err error) {
 	switch s.Kind {
@@ -202,10 +240,7 @@ func (t *transaction) dataStep(s *rados.WriteStep) (done bool, err error) {
 	case rados.WriteAppend:
 		t.write(t.next.head.data.size, s.Data)
 	case rados.WriteZero:
-		if t.next.exists {
-			t.mutate(false).data.zero(s.Offset, s.Length)
-			t.next.changed(s.Offset, s.Length)
-		}
+		t.zero(s.Offset, s.Length)
 	case rados.WriteTruncate:
 		t.truncate(s.Offset)
 	case rados.WriteRemove:
@@ -222,17 +257,20 @@ func (t *transaction) dataStep(s *rados.WriteStep) (done bool, err error) {
 func (t *transaction) rollback(snap ceph.SnapID) error {
 	from, existed := t.base.at(snap)
 	switch {
-	case from == &t.base.head:
-		return nil
+	case !existed && t.next.exists:
+		return t.remove()
 	case !existed:
-		if t.next.exists {
-			return t.remove()
-		}
+		return nil
+	case from == &t.base.head:
+		t.mutate(false) // nothing to do, but it makes a clone
 		return nil
 	}
 	kept := from.clone()
 	head := t.mutate(true)
-	t.next.changed(0, max(head.data.size, kept.data.size))
+	same := t.next.unchangedSince(snap)
+	for _, x := range whole(head.data.size).minus(same) {
+		t.next.changed(x.Offset, x.Length)
+	}
 	*head = kept
 	return nil
 }
