@@ -101,6 +101,10 @@ func (p *performer) operate(ctx context.Context, s replay.Operation) error {
 		err = onSnapshot(ctx, im.SnapProtect, ev.Namespace, ev.Name)
 	case wire.SnapUnprotect:
 		err = onSnapshot(ctx, im.SnapUnprotect, ev.Namespace, ev.Name)
+	case wire.SnapRollback:
+		err = onSnapshot(ctx, im.SnapRollback, ev.Namespace, ev.Name)
+	case wire.UpdateFeatures:
+		_, err = im.UpdateFeatures(ctx, rbd.Features(ev.Features), ev.Enabled)
 	case wire.SnapLimit:
 		_, err = im.SnapSetLimit(ctx, ev.Limit)
 	case wire.Resize:
