@@ -46,10 +46,10 @@ func (p *Pool) Create(t testing.TB, name string, o ImageOptions) *Image {
 // Spec is the image's name with the pool's.
 func (i *Image) Spec() string { return i.Pool.Name + "/" + i.Name }
 
-// Primary and Secondary are the clusters at the image's birth; a failover does not change them.
+// Primary is the cluster that the image was born on; a failover does not change it.
 func (i *Image) Primary() *lab.Cluster { return i.Pool.Pair.Primary }
 
-// Secondary is the cluster that the image is mirrored to at its birth.
+// Secondary is the other cluster.
 func (i *Image) Secondary() *lab.Cluster { return i.Pool.Pair.Secondary }
 
 // Bench writes with rbd bench on the primary: pattern rand or seq, sizes as rbd takes them (4K, 1M).

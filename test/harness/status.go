@@ -89,17 +89,7 @@ func (i *Image) WaitStateOn(t testing.TB, c *lab.Cluster, state string, texts ..
 // secondary's status says that it replays and is not behind.
 func (i *Image) WaitReplayed(t testing.TB) {
 	t.Helper()
-	i.waitReplayed(t, i.Primary(), i.Secondary())
-}
-
-// WaitReplayedBack is WaitReplayed for an image that failed over: written on the secondary, mirrored to the primary.
-func (i *Image) WaitReplayedBack(t testing.TB) {
-	t.Helper()
-	i.waitReplayed(t, i.Secondary(), i.Primary())
-}
-
-func (i *Image) waitReplayed(t testing.TB, from, to *lab.Cluster) {
-	t.Helper()
+	from, to := i.Primary(), i.Secondary()
 	target := i.JournalOn(t, from).Master()
 	Eventually(t, Patience, func() string {
 		if mirrored := i.JournalOn(t, from).Mirror(); mirrored.Before(target) {

@@ -53,7 +53,7 @@ func TestOrderlyFailoverAndBack(t *testing.T) {
 	image.AssertEqual(t)
 	image.AssertObjectMapCheck(t, pair.Secondary)
 
-	moved := harness.Image{Pool: &harness.Pool{Pair: &lab.Pair{Primary: pair.Secondary, Secondary: pair.Primary}, Name: pool.Name}, Name: image.Name}
+	moved := reversed(image)
 	moved.Bench(t, "rand", "4K", "1M")
 	moved.Snapshot(t, "there")
 	moved.WaitReplayed(t)
@@ -122,4 +122,33 @@ func TestMirroringGoesOnWhenThePrimarySiteComesBack(t *testing.T) {
 	image.WaitReplayed(t)
 	image.AssertEqual(t)
 	daemon.Stop(t, stopTime)
+}
+
+// TestFailbackWithADaemonThatStartsAfterTheFailover mirrors back with a daemon that the old primary's site did not have
+// before. Upstream's daemon reports a split brain then, though nothing is split: it asks for the new primary's tags as a
+// client that was registered too late to be told of the older ones.
+func TestFailbackWithADaemonThatStartsAfterTheFailover(t *testing.T) {
+	if harness.TestsUpstream() {
+		t.Skip("upstream's daemon cannot")
+	}
+	pair := harness.SharedPair(t)
+	pool := harness.NewPool(t, pair, lab.PoolMode)
+	image := pool.Create(t, "image", harness.ImageOptions{SizeMiB: 16})
+	image.Bench(t, "rand", "16K", "1M")
+	harness.StartDaemon(t, pair.Secondary, harness.Ours(t))
+	image.WaitReplayed(t)
+	demote(t, pair.Primary, image)
+	promote(t, pair.Secondary, image)
+
+	harness.StartDaemon(t, pair.Primary, harness.Ours(t))
+	moved := reversed(image)
+	moved.Bench(t, "rand", "16K", "1M")
+	moved.WaitReplayed(t)
+	moved.AssertEqual(t)
+}
+
+// reversed is the image seen from where it moved to: born on the secondary, mirrored to the primary.
+func reversed(image *harness.Image) *harness.Image {
+	pair := &lab.Pair{Primary: image.Secondary(), Secondary: image.Primary()}
+	return &harness.Image{Pool: &harness.Pool{Pair: pair, Name: image.Pool.Name}, Name: image.Name}
 }
