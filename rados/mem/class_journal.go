@@ -192,11 +192,15 @@ func journalClientRegister(c *classContext, in *encoding.Decoder, _ *encoding.En
 	return c.putClient(journal.Client{ID: id, Data: data, CommitPosition: position})
 }
 
-// minimumPosition is the commit position of the client that is furthest behind; none
-// at all if a client has none.
+// minimumPosition is the commit position of the connected client that is furthest
+// behind; none at all if one has none. (Early sources look at the disconnected ones,
+// too; Ceph 16.2.15 does not.)
 func (c *classContext) minimumPosition() (least journal.ObjectSetPosition, err error) {
 	clients, err := c.clients("", everything)
 	for _, v := range clients {
+		if v.State == journal.Disconnected {
+			continue
+		}
 		newest, ok := v.CommitPosition.Newest()
 		if !ok {
 			return nil, err

@@ -32,7 +32,7 @@ var mirrorPoolMethods = map[string]method{
 	"mirror_peer_list":          mirrorPeerList,
 	"mirror_peer_ping":          mirrorPeerPing,
 	"mirror_peer_add":           mirrorPeerAdd,
-	"mirror_peer_remove":        mirrorPeerRemove,
+	"mirror_peer_remove":        rbdRemoveAnyway(prefixPeer),
 	"mirror_peer_set_client":    mirrorPeerSet(func(p *mirror.Peer, in *encoding.Decoder) { p.ClientName = in.String() }),
 	"mirror_peer_set_direction": mirrorPeerSet(func(p *mirror.Peer, in *encoding.Decoder) { p.Direction = mirror.Direction(in.U8()) }),
 	"mirror_peer_set_cluster":   mirrorPeerSetSite,
@@ -52,7 +52,7 @@ var mirrorPlacementMethods = map[string]method{
 	"mirror_instances_remove": rbdRemove(prefixInstance),
 	"mirror_image_map_list":   rbdListValues(prefixImageMap, rbdRaw),
 	"mirror_image_map_update": mirrorImageMapUpdate,
-	"mirror_image_map_remove": rbdRemove(prefixImageMap),
+	"mirror_image_map_remove": rbdRemoveAnyway(prefixImageMap),
 }
 
 func (c *classContext) mirrorMode() (mirror.Mode, error) {
@@ -230,10 +230,6 @@ func mirrorPeerAdd(c *classContext, in *encoding.Decoder, _ *encoding.Encoder) e
 		}
 	}
 	return c.putPeer(p)
-}
-
-func mirrorPeerRemove(c *classContext, in *encoding.Decoder, out *encoding.Encoder) error {
-	return ignoreMissing(rbdRemove(prefixPeer)(c, in, out))
 }
 
 func mirrorPeerSet(change func(*mirror.Peer, *encoding.Decoder)) method {

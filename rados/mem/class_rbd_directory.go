@@ -71,6 +71,13 @@ func rbdRemove(prefix string) method {
 	}
 }
 
+// rbdRemoveAnyway is rbdRemove that does not mind if there is no object.
+func rbdRemoveAnyway(prefix string) method {
+	return func(c *classContext, in *encoding.Decoder, out *encoding.Encoder) error {
+		return ignoreMissing(rbdRemove(prefix)(c, in, out))
+	}
+}
+
 // rbdRemoveExisting is rbdRemove with ENOENT if there is nothing.
 func rbdRemoveExisting(prefix string) method {
 	return func(c *classContext, in *encoding.Decoder, _ *encoding.Encoder) error {

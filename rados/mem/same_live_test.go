@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -146,7 +147,13 @@ func (d dice) bytes(n int) []byte {
 func play(t *testing.T, real, fake world, n int, next func(d dice) action) {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	if v := os.Getenv("WARDEN_TEST_SEED"); v != "" {
+		var err error
+		if seed, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("seed %d, which WARDEN_TEST_SEED can repeat", seed)
 	d := dice{rand.New(rand.NewPCG(seed, 0))}
 	var history []string
 	for range n {
