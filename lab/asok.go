@@ -25,7 +25,9 @@ func Admin(ctx context.Context, socket string, command map[string]any) ([]byte, 
 	}
 	defer conn.Close()
 	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(deadline)
+		if err := conn.SetDeadline(deadline); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := conn.Write(append(request, 0)); err != nil {
 		return nil, err

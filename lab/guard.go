@@ -33,7 +33,7 @@ func startGuard(args []string, dir string) (*guard, error) {
 // dismiss lets the guard go; it finds the directory gone and ends.
 func (g *guard) dismiss() {
 	g.lifeline.Close()
-	g.process.Wait()
+	_ = g.process.Wait() // it is our child: without this it stays a zombie
 }
 
 // Guard waits until standard input ends, which it does when the process at its other end dies, and then stops the

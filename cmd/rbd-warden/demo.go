@@ -35,7 +35,8 @@ type demo struct {
 	screen *screen
 	pair   *lab.Pair
 	daemon *exec.Cmd
-	exited chan error
+	exited chan struct{} // closed when the daemon has ended, exit is set then
+	exit   error
 	socket string
 	began  time.Time
 }
@@ -164,7 +165,7 @@ func (d *demo) startDaemon(_ context.Context) error {
 	d.daemon.Args[0] = os.Args[0]
 	d.daemon.Env = c.Environ()
 	d.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for the demo, which then ends the daemon
-	d.exited = make(chan error, 1)
+	d.exited = make(chan struct{})
 	output, err := os.Create(d.logFile() + ".out")
 	if err != nil {
 		return err
@@ -175,7 +176,10 @@ func (d *demo) startDaemon(_ context.Context) error {
 		d.daemon = nil
 		return err
 	}
-	go func() { d.exited <- d.daemon.Wait() }()
+	go func() {
+		d.exit = d.daemon.Wait()
+		close(d.exited)
+	}()
 	return nil
 }
 

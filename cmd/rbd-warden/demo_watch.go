@@ -32,9 +32,8 @@ func (d *demo) watch(ctx context.Context, done <-chan error) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the images are not ready: %w", ctx.Err())
-		case err := <-d.exited:
-			d.exited <- err
-			return fmt.Errorf("the daemon ended: %v", err)
+		case <-d.exited:
+			return fmt.Errorf("the daemon ended: %s", exitText(d.exit))
 		case err := <-done:
 			if err != nil {
 				return err
@@ -45,6 +44,14 @@ func (d *demo) watch(ctx context.Context, done <-chan error) error {
 	}
 	d.screen.settle()
 	return nil
+}
+
+// exitText says how a process ended that should not have.
+func exitText(err error) string {
+	if err == nil {
+		return "exit status 0"
+	}
+	return err.Error()
 }
 
 // settled says that all images replay and have nothing left to do.

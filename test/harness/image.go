@@ -79,6 +79,7 @@ type Info struct {
 	Prefix      string   `json:"block_name_prefix"`
 	DataPool    string   `json:"data_pool"`
 	Features    []string `json:"features"`
+	OpFeatures  []string `json:"op_features"`
 	Flags       []string `json:"flags"`
 	StripeUnit  uint64   `json:"stripe_unit"`
 	StripeCount uint64   `json:"stripe_count"`
