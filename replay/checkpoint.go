@@ -1,6 +1,8 @@
 package replay
 
 import (
+	"slices"
+
 	"github.com/rbdwarden/rbdwarden/ceph/journal"
 )
 
@@ -41,9 +43,12 @@ func (c *checkpoint) open() *segment {
 	return s
 }
 
-// add puts an entry into the newest segment.
+// add puts an entry into a segment that is still open.
 func (c *checkpoint) add(s *segment, p journal.ObjectPosition) {
-	s.last = append(c.without(s.last, p.Object), p)
+	if i := c.find(s.last, p.Object); i >= 0 {
+		s.last = slices.Delete(s.last, i, i+1)
+	}
+	s.last = append(s.last, p)
 }
 
 // settle makes a segment safe, and advances the position if it can.
@@ -63,8 +68,10 @@ func (c *checkpoint) settle(s *segment) {
 }
 
 func (c *checkpoint) advance(p journal.ObjectPosition) {
-	older := c.without(c.position, p.Object)
-	c.position = append(journal.ObjectSetPosition{p}, older...)
+	if i := c.find(c.position, p.Object); i >= 0 {
+		c.position = slices.Delete(c.position, i, i+1)
+	}
+	c.position = slices.Insert(c.position, 0, p)
 }
 
 // merge joins neighbours that are safe, so that a pending operation that pins the
@@ -85,14 +92,10 @@ func (c *checkpoint) merge() {
 	c.compact = max(compactAt, 2*len(kept))
 }
 
-// without copies ps but for the position at the same splay offset as object.
-func (c *checkpoint) without(ps []journal.ObjectPosition, object journal.ObjectNumber) []journal.ObjectPosition {
+// find gives the index of the position at the same splay offset as object, or -1.
+func (c *checkpoint) find(ps []journal.ObjectPosition, object journal.ObjectNumber) int {
 	offset := object.SplayOffset(c.width)
-	out := make([]journal.ObjectPosition, 0, len(ps)+1)
-	for _, p := range ps {
-		if p.Object.SplayOffset(c.width) != offset {
-			out = append(out, p)
-		}
-	}
-	return out
+	return slices.IndexFunc(ps, func(p journal.ObjectPosition) bool {
+		return p.Object.SplayOffset(c.width) == offset
+	})
 }

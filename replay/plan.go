@@ -16,6 +16,11 @@ func (p *Planner) plan() {
 			break
 		}
 	}
+	if len(p.ready) == 0 && p.err == nil && len(p.queue) == 0 && p.tagKnown && p.outcomes.newest > p.tag {
+		// The tag has ended, and nothing behind it is here yet.
+		p.flushBatch()
+		p.clearPending(len(p.pending))
+	}
 	// I/O that arrives while other I/O is under way is gathered, so that steps grow
 	// with the load; alone it starts at once.
 	if len(p.ready) == 0 && p.quiet() {

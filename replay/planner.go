@@ -142,6 +142,11 @@ func (p *Planner) NoOutcome(tag journal.TagTID, op journal.OpTID) {
 	p.outcomes.presumed[opKey{tag, op}] = true
 }
 
+// EndTag says that everything that the journal has of a tag was pushed, and that a
+// newer tag exists, of which no entry may ever come: operations of the tag without an
+// OpFinish were completed by the primary's own replay, before it made that tag.
+func (p *Planner) EndTag(tag journal.TagTID) { p.outcomes.sawTag(tag + 1) }
+
 // Safe says that the effect of a step is durable. It panics if the step was not
 // given or is safe already.
 func (p *Planner) Safe(id StepID) {
