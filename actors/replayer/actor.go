@@ -55,25 +55,26 @@ type Options struct {
 
 // Actor is the actor of one image.
 type Actor struct {
-	opt     Options
-	core    *core.Core
-	perform Performer
-	ctx     context.Context // of the effects; ends when they are to be cancelled
-	cancel  context.CancelFunc
-	running sync.WaitGroup // effects under way
-	trace   trace
-	rates   rates
-	since   time.Time // when the state was entered
-	stage   string    // status state as last reported
-	failed  int       // failures in a row
-	paused  bool
-	restart bool      // start again as soon as STOPPED is reached
-	nextAt  time.Time // when a stopped image starts again; zero: not by itself
-	timer   *time.Timer
-	lastErr *report.Cause
-	told    core.StopCause // the cause that was logged last
-	askers  []*actor.PID   // who wants to know when the image has stopped
-	pending bool           // a report is due
+	opt       Options
+	core      *core.Core
+	perform   Performer
+	ctx       context.Context // of the effects; ends when they are to be cancelled
+	cancel    context.CancelFunc
+	running   sync.WaitGroup // effects under way
+	trace     trace
+	rates     rates
+	since     time.Time // when the state was entered
+	replaying time.Time // when the last replay began
+	stage     string    // status state as last reported
+	failed    int       // failures in a row
+	paused    bool
+	restart   bool      // start again as soon as STOPPED is reached
+	nextAt    time.Time // when a stopped image starts again; zero: not by itself
+	timer     *time.Timer
+	lastErr   *report.Cause
+	told      core.StopCause // the cause that was logged last
+	askers    []*actor.PID   // who wants to know when the image has stopped
+	pending   bool           // a report is due
 }
 
 // New returns the actor of an image.
@@ -94,6 +95,7 @@ type (
 	timerMsg  struct{ msg core.Msg }
 	startDue  struct{ at time.Time }
 	reportDue struct{}
+	tickDue   struct{ life time.Time }
 )
 
 // Receive handles one message. A panic is told to the pool, with its stack, and goes
@@ -125,6 +127,11 @@ func (a *Actor) Receive(c actor.Context) {
 	case reportDue:
 		a.pending = false
 		a.report(c)
+	case tickDue:
+		if a.core.Progressing() && m.life.Equal(a.replaying) {
+			a.report(c)
+			a.tick(c)
+		}
 	case effectPanic:
 		// Die here, in the mailbox, where the supervisor sees it.
 		panic(fmt.Sprintf("%T: %v\n%s", m.effect, m.value, m.stack))
@@ -201,8 +208,12 @@ func (a *Actor) step(c actor.Context, m core.Msg, took time.Duration) {
 	if from != to && to == core.Stopped {
 		a.stopped(c)
 	}
-	if from != to && to == core.Replaying {
-		a.failed = 0
+	if _, ok := m.(core.Committed); ok && to == core.Replaying {
+		a.failed = 0 // it gets on: a later failure is a new one
+	}
+	if from == core.StartReplay && to == core.Replaying {
+		a.replaying = time.Now()
+		a.tick(c)
 	}
 }
 
@@ -237,6 +248,18 @@ func (a *Actor) spawn(c actor.Context, e core.Effect) {
 		system.Root.Send(self, result{m, started})
 	}()
 }
+
+// calm is how long a replay must have run for its failure to be a new one.
+const calm = 30 * time.Second
+
+// tick tells the status of a replaying image again and again, although nothing happens:
+// the lag grows by itself.
+func (a *Actor) tick(c actor.Context) {
+	self, system, life := c.Self(), c.ActorSystem(), a.replaying
+	time.AfterFunc(tickInterval, func() { system.Root.Send(self, tickDue{life}) })
+}
+
+const tickInterval = 5 * time.Second
 
 func (a *Actor) renewContext() {
 	a.ctx, a.cancel = context.WithCancel(context.Background())
@@ -279,6 +302,9 @@ func (a *Actor) stopped(c actor.Context) {
 		a.start(c)
 	case a.paused:
 	default:
+		if cause.In == core.Replaying && time.Since(a.replaying) > calm {
+			a.failed = 0
+		}
 		a.failed++
 		if delay, ok := a.opt.Retry(cause, a.failed); ok {
 			a.startLater(c, delay)

@@ -99,13 +99,17 @@ func (p *performer) readEntries(ctx context.Context, maxBytes int) (core.Msg, er
 				Stringer("first", b.Dropped.First).Stringer("last", b.Dropped.Last).
 				Msg("left out journal entries behind a hole at the end of a tag: the primary crashed before it acknowledged them")
 		}
-		if len(b.Entries) > 0 {
+		if len(b.Entries) > 0 || b.Ended != nil {
 			entries, err := p.decode(b.Entries)
-			if len(entries) == 0 {
+			if err != nil && len(entries) == 0 {
 				return nil, err
 			}
 			p.readErr = err // told after what comes before it was delivered
-			return core.EntriesRead{Entries: entries}, nil
+			m := core.EntriesRead{Entries: entries}
+			if b.Ended != nil && err == nil {
+				m.TagEnded, m.Ended = true, b.Ended.Tag
+			}
+			return m, nil
 		}
 		if !b.CaughtUp {
 			continue
@@ -157,6 +161,9 @@ func (p *performer) findOutcome(ctx context.Context, need replay.NeedOutcome) (c
 			if f, ok := ev.Event.(wire.OpFinish); ok && e.Position.Tag == need.Tag && f.Op == need.Op {
 				return core.OutcomeFound{Tag: need.Tag, Op: need.Op, Found: true, Result: f.Result}, nil
 			}
+		}
+		if b.Ended != nil && b.Ended.Tag >= need.Tag {
+			return core.OutcomeFound{Tag: need.Tag, Op: need.Op}, nil
 		}
 		if b.CaughtUp {
 			if err := t.Wait(ctx); err != nil {

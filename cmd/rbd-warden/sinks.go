@@ -12,7 +12,6 @@ import (
 	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
 	mirrorpool "github.com/rbdwarden/rbdwarden/mirror"
 	"github.com/rbdwarden/rbdwarden/rados"
-	"github.com/rbdwarden/rbdwarden/rados/librbd"
 	"github.com/rbdwarden/rbdwarden/report"
 )
 
@@ -117,20 +116,6 @@ func watchMirroring(ctx context.Context, io rados.IOContext, changed func(global
 		}
 	}()
 	return func() { cancel(); <-ended }, nil
-}
-
-// remoteSnapshots makes and removes sync points on a remote image.
-type remoteSnapshots struct {
-	io      rados.IOContext
-	imageID string
-}
-
-func (r remoteSnapshots) Create(ctx context.Context, name string) error {
-	return librbd.CreateSnapshot(ctx, r.io, r.imageID, name)
-}
-
-func (r remoteSnapshots) Remove(ctx context.Context, name string) error {
-	return librbd.RemoveSnapshot(ctx, r.io, r.imageID, name)
 }
 
 // actorLogger is where the actor library writes its own lines.

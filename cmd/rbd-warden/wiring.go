@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -45,7 +44,7 @@ type wiring struct {
 	once       sync.Once
 	syncs      *semaphore.Weighted // rbd_mirror_concurrent_image_syncs
 	background sync.WaitGroup      // elections
-	registered sync.Once
+	registered bool                // in the service map; only service uses it
 }
 
 // How often the actors look, where Ceph has no option for it.
@@ -111,16 +110,18 @@ func (w *wiring) compete(ctx context.Context, id int64, told site.Told) {
 
 // service registers the daemon once, then updates its status.
 func (w *wiring) service(ctx context.Context, pools map[int64]mirrorpool.ServicePool) error {
-	var err error
-	w.registered.Do(func() {
+	if !w.registered {
 		id, metadata := mirrorpool.ServiceMetadata(w.cfg.Entity.ID, w.local.InstanceID())
-		if host, herr := os.Hostname(); herr == nil {
+		if host, err := os.Hostname(); err == nil {
 			metadata["hostname"] = host
 		}
 		metadata["rbd_warden_version"] = version
-		err = w.local.RegisterService(ctx, mirrorpool.ServiceName, id, metadata)
-	})
-	return errors.Join(err, w.local.UpdateService(ctx, mirrorpool.ServiceStatus(pools)))
+		if err := w.local.RegisterService(ctx, mirrorpool.ServiceName, id, metadata); err != nil {
+			return err
+		}
+		w.registered = true
+	}
+	return w.local.UpdateService(ctx, mirrorpool.ServiceStatus(pools))
 }
 
 // pool makes the options of the actor of one pool and namespace with one peer.
@@ -250,6 +251,7 @@ func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.
 	})
 	log = log.With().Str("image", key.GlobalID).Logger()
 	bytes := int64(w.options.Warden.ImageBytes)
+	owner := &ownerWatch{}
 	resources := replayer.Resources{
 		Local: local, Remote: remote.Site, GlobalID: key.GlobalID,
 		SyncSlot: func(ctx context.Context) (func(), error) {
@@ -266,7 +268,7 @@ func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.
 			WatchTimeout: watchTimeout,
 		},
 		RemoteSnapshots: func(imageID string) imagesync.Snapshots {
-			return remoteSnapshots{remote.IO, imageID}
+			return &remoteSnapshots{io: remote.IO, imageID: imageID, owner: owner}
 		},
 		SyncLimits: imagesync.Limits{Objects: int(w.options.ConcurrentManagementOps)},
 		Tail: journal.TailConfig{

@@ -67,6 +67,11 @@ func New(cfg Config) *Core { return &Core{cfg: cfg} }
 // State is the current state.
 func (c *Core) State() State { return c.state }
 
+// Progressing tells whether the image replays.
+func (c *Core) Progressing() bool {
+	return c.state == Replaying || c.state == GetRemoteTag || c.state == AllocateLocalTag
+}
+
 // Cause says why the image stopped; only valid in STOPPING, CLOSE_LOCAL_IMAGE and STOPPED.
 func (c *Core) Cause() StopCause { return c.cause }
 

@@ -197,7 +197,7 @@ var scenarios = map[string]func(w *world){
 	},
 	"replay": func(w *world) {
 		w.toReplay()
-		w.send(EntriesRead{[]Entry{write(1, 0), write(1, 1)}})
+		w.send(EntriesRead{Entries: []Entry{write(1, 0), write(1, 1)}})
 		w.send(RemoteTagRead{Tag{TID: 1, Data: journal.TagData{Predecessor: journal.TagPredecessor{CommitValid: true}}}})
 		w.send(LocalTagAllocated{Data: journal.TagData{MirrorUUID: them, Predecessor: journal.TagPredecessor{MirrorUUID: them, CommitValid: true}}})
 		w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 2})
@@ -206,12 +206,12 @@ var scenarios = map[string]func(w *world){
 	},
 	"tag-known-already": func(w *world) {
 		w.toReplay()
-		w.send(EntriesRead{[]Entry{write(0, 5)}})
+		w.send(EntriesRead{Entries: []Entry{write(0, 5)}})
 		w.send(RemoteTagRead{tag0()})
 	},
 	"remote-demoted": func(w *world) {
 		w.toReplay()
-		w.send(EntriesRead{[]Entry{handover(2, 0)}})
+		w.send(EntriesRead{Entries: []Entry{handover(2, 0)}})
 		orphan := journal.TagData{MirrorUUID: journal.OrphanMirrorUUID, Predecessor: journal.TagPredecessor{CommitValid: true, Tag: 1, Entry: 7}}
 		w.send(RemoteTagRead{Tag{TID: 2, Data: orphan}})
 		w.send(LocalTagAllocated{Data: find[AllocateTag](w).Data})
@@ -220,7 +220,7 @@ var scenarios = map[string]func(w *world){
 	},
 	"force-promoted": func(w *world) {
 		w.toReplay()
-		w.send(EntriesRead{[]Entry{write(0, 0)}})
+		w.send(EntriesRead{Entries: []Entry{write(0, 0)}})
 		w.send(RemoteTagRead{tag0()})
 		apply := find[Apply](w)
 		w.send(LocalJournalChanged{Promotion: Primary})
@@ -230,7 +230,7 @@ var scenarios = map[string]func(w *world){
 	},
 	"stopped-by-command": func(w *world) {
 		w.toReplay()
-		w.send(EntriesRead{[]Entry{write(0, 0)}})
+		w.send(EntriesRead{Entries: []Entry{write(0, 0)}})
 		w.send(RemoteTagRead{tag0()})
 		apply := find[Apply](w)
 		w.send(Stop{Reason: "stopped"})
@@ -285,9 +285,19 @@ var scenarios = map[string]func(w *world){
 		w.toReplay()
 		unknown := write(0, 1)
 		unknown.Event = journal.Unknown{EventType: 99}
-		w.send(EntriesRead{[]Entry{write(0, 0), unknown}})
+		w.send(EntriesRead{Entries: []Entry{write(0, 0), unknown}})
 		w.send(RemoteTagRead{tag0()})
 		w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 1})
+	},
+	"primary-died-in-a-snapshot": func(w *world) {
+		w.toReplay()
+		snap := write(0, 0)
+		snap.Event = journal.SnapCreate{Op: 1, Name: "s"}
+		w.send(EntriesRead{Entries: []Entry{snap}})
+		w.send(RemoteTagRead{tag0()})
+		w.send(EntriesRead{TagEnded: true, Ended: 0})
+		w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 1})
+		w.send(Committed{find[Commit](w).Position})
 	},
 	"resync-asked-for": func(w *world) {
 		w.toReplay()
@@ -335,10 +345,10 @@ func TestScenarios(t *testing.T) {
 func TestCommitNeverPassesWhatIsApplied(t *testing.T) {
 	w := newWorld(t)
 	w.toReplay()
-	w.send(EntriesRead{[]Entry{write(0, 0)}})
+	w.send(EntriesRead{Entries: []Entry{write(0, 0)}})
 	w.send(RemoteTagRead{tag0()})
 	first := find[Apply](w)
-	w.send(EntriesRead{[]Entry{write(0, 1)}})
+	w.send(EntriesRead{Entries: []Entry{write(0, 1)}})
 	if has[Commit](w.send(Flush{})) {
 		t.Fatalf("committed what nobody applied:\n%s", w.log.String())
 	}
@@ -353,7 +363,7 @@ func TestCommitNeverPassesWhatIsApplied(t *testing.T) {
 func TestCloseWaitsForEffects(t *testing.T) {
 	w := newWorld(t)
 	w.toReplay()
-	w.send(EntriesRead{[]Entry{write(0, 0)}})
+	w.send(EntriesRead{Entries: []Entry{write(0, 0)}})
 	w.send(RemoteTagRead{tag0()})
 	apply := find[Apply](w)
 	for _, effects := range [][]Effect{
@@ -374,7 +384,7 @@ func TestNothingIsAppliedAfterPromotion(t *testing.T) {
 	w := newWorld(t)
 	w.toReplay()
 	w.send(LocalJournalChanged{Promotion: Primary})
-	if has[Apply](w.send(EntriesRead{[]Entry{write(0, 0)}})) {
+	if has[Apply](w.send(EntriesRead{Entries: []Entry{write(0, 0)}})) {
 		t.Fatalf("wrote to a primary image:\n%s", w.log.String())
 	}
 }

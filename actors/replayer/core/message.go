@@ -128,9 +128,13 @@ type (
 		Promotion       Promotion
 		ResyncRequested bool
 	}
-	// EntriesRead answers ReadEntries: the next entries in the journal's order. An
-	// empty batch says that the reader only looked.
-	EntriesRead struct{ Entries []Entry }
+	// EntriesRead answers ReadEntries: the next entries in the journal's order, and
+	// the tag that ended behind them, if TagEnded. One of both there always is.
+	EntriesRead struct {
+		Entries  []Entry
+		TagEnded bool
+		Ended    journal.TagTID
+	}
 	// OutcomeFound answers FindOutcome.
 	OutcomeFound struct {
 		Tag    journal.TagTID

@@ -67,6 +67,9 @@ func (c *Core) stepReplaying(m Msg) {
 			c.replayFailed(err)
 			return
 		}
+		if m.TagEnded {
+			r.planner.EndTag(m.Ended)
+		}
 	case OutcomeFound:
 		if m.Found {
 			r.planner.Outcome(m.Tag, m.Op, m.Result)
