@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -36,6 +37,11 @@ import (
 // These tests run the real actors, journal and image code on two clusters in memory,
 // with operations that fail, lose their answers and come late, and with workers that
 // die. What must hold in the end: the local image is the remote's, byte for byte.
+
+var (
+	firstSeed = flag.Uint64("seed", 1, "the first seed of the runs with faults")
+	seeds     = flag.Int("seeds", 12, "how many runs with faults")
+)
 
 const (
 	imageSize   = 2 << 20
@@ -392,7 +398,7 @@ func TestReplayInMemory(t *testing.T) {
 
 // Whatever fails, is lost, comes late, or dies: the copy is right in the end.
 func TestReplaySurvives(t *testing.T) {
-	for seed := uint64(1); seed <= 12; seed++ {
+	for seed := *firstSeed; seed < *firstSeed+uint64(*seeds); seed++ {
 		t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
 			t.Parallel()
 			s := newScene(t, seed, true)
