@@ -117,10 +117,6 @@ type (
 		opt pool.Options
 		err error
 	}
-	shown struct {
-		key    childKey
-		report report.Pool
-	}
 )
 
 // errSiteDied ends the worker when its root actor has died by a panic.
@@ -186,12 +182,12 @@ func (s *Site) Receive(c actor.Context) {
 		s.publish(c)
 	case published:
 		s.published(c, m.err)
-	case shown:
-		s.shown[m.key] = m.report
 	case messages.ClientFenced:
 		s.opt.Fenced(m.Err)
 	case Snapshot:
-		c.Respond(s.snapshot())
+		s.answerSnapshot(c)
+	case collected:
+		s.collected(c, m)
 	case Command:
 		s.command(c, m)
 	case Stop:

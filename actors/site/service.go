@@ -12,33 +12,66 @@ import (
 	"github.com/rbdwarden/rbdwarden/report"
 )
 
-// publish collects the pools' snapshots and writes the service map.
+// publish collects the pools' snapshots, then writes the service map.
 func (s *Site) publish(c actor.Context) {
 	if s.publishing || s.ending {
 		return
 	}
 	s.publishing = true
 	s.publishTimer.Stop()
-	self, system := c.Self(), c.ActorSystem()
-	asked := map[childKey]*actor.Future{}
+	s.collect(c, nil)
+}
+
+// collected are fresh snapshots, for whoever asked: nil is publish.
+type collected struct {
+	pools map[childKey]report.Pool
+	asked *actor.PID
+}
+
+// collect asks every pool for its snapshot, outside the mailbox.
+func (s *Site) collect(c actor.Context, asked *actor.PID) {
+	system := c.ActorSystem()
+	futures := map[childKey]*actor.Future{}
 	for _, p := range s.pools {
 		for key, pid := range p.children {
 			if pid != nil {
-				asked[key] = system.Root.RequestFuture(pid, pool.Snapshot{}, 2*time.Second)
+				futures[key] = system.Root.RequestFuture(pid, pool.Snapshot{}, snapshotPatience)
 			}
 		}
 	}
-	pools := s.servicePools()
-	s.async(c, func(ctx context.Context) any {
-		for key, f := range asked {
+	s.async(c, func(context.Context) any {
+		m := collected{pools: map[childKey]report.Pool{}, asked: asked}
+		for key, f := range futures {
 			if r, err := f.Result(); err == nil {
 				if r, ok := r.(report.Pool); ok {
-					system.Root.Send(self, shown{key, r})
+					m.pools[key] = r
 				}
 			}
 		}
-		return published{s.opt.Service(ctx, pools)}
+		return m
 	})
+}
+
+// snapshotPatience is how long a pool gets to describe itself; after that its last
+// description stands.
+const snapshotPatience = time.Second
+
+func (s *Site) collected(c actor.Context, m collected) {
+	for key, r := range m.pools {
+		s.shown[key] = r
+	}
+	if m.asked != nil {
+		c.Send(m.asked, s.snapshot())
+		return
+	}
+	pools := s.servicePools()
+	s.async(c, func(ctx context.Context) any { return published{s.opt.Service(ctx, pools)} })
+}
+
+func (s *Site) answerSnapshot(c actor.Context) {
+	if c.Sender() != nil {
+		s.collect(c, c.Sender())
+	}
 }
 
 // publishIn sets the one timer of publish, earlier or later than it was.
