@@ -19,10 +19,8 @@ func newImageCommand() *cobra.Command {
 		{"pause", "Stop an image's mirroring until it is resumed"},
 		{"resume", "Resume a paused image, or retry a parked one now"},
 	} {
-		cmd.AddCommand(newCallCommand("image "+c.verb, c.verb+" POOL[/NAMESPACE]/IMAGE", c.short, nil))
+		cmd.AddCommand(newCallCommand("image "+c.verb, c.verb+" POOL[/NAMESPACE]/IMAGE", c.short))
 	}
-	cmd.AddCommand(newCallCommand("image move", "move POOL[/NAMESPACE]/IMAGE", "Hand an image over to another daemon",
-		map[string]string{"to": "member that shall have it (see ps; default: the leader chooses)"}))
 	return cmd
 }
 
@@ -47,35 +45,19 @@ func newWorkerCommand() *cobra.Command {
 	return cmd
 }
 
-// newNodeCommand makes the commands for all of this host.
-func newNodeCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "node", Short: "Command the mirroring of this host"}
-	cmd.AddCommand(
-		newCallCommand("node drain", "drain", "Hand all images of this host over to other daemons", nil),
-		newCallCommand("node undrain", "undrain", "Take images again after a drain", nil),
-	)
-	return cmd
-}
-
 // newCallCommand makes a command that a worker answers.
-func newCallCommand(command, use, short string, arguments map[string]string) *cobra.Command {
+func newCallCommand(command, use, short string) *cobra.Command {
 	var (
 		sockets socketFlags
 		asJSON  bool
 		worker  uint32
 	)
-	values := map[string]*string{}
 	cmd := &cobra.Command{
 		Use: use, Short: short,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r := &controlv1.CallRequest{Worker: worker, Command: command, Arguments: map[string]string{}}
+			r := &controlv1.CallRequest{Worker: worker, Command: command}
 			if len(args) > 0 {
 				r.Target = args[0]
-			}
-			for name, v := range values {
-				if *v != "" {
-					r.Arguments[name] = *v
-				}
 			}
 			return sockets.callAll(cmd.Context(), r, printReply(cmd, asJSON))
 		},
@@ -87,9 +69,6 @@ func newCallCommand(command, use, short string, arguments map[string]string) *co
 	sockets.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().Uint32Var(&worker, "worker", 0, "index of the worker")
-	for name, about := range arguments {
-		values[name] = cmd.Flags().String(name, "", about)
-	}
 	return cmd
 }
 

@@ -240,10 +240,9 @@ func TestBackground(t *testing.T) {
 		code int
 	}{
 		{[]string{"image", "pause", "rbd/vm-1"}, "image pause of rbd/vm-1 to \n", 0},
-		{[]string{"image", "move", "rbd/vm-1", "--to", "host-b", "--worker", "1"}, "image move of rbd/vm-1 to host-b\n", 0},
+		{[]string{"image", "resume", "rbd/vm-1", "--worker", "1"}, "image resume of rbd/vm-1 to \n", 0},
 		{[]string{"image", "pause", "rbd/none"}, "no image rbd/none: no such file or directory", 1},
 		{[]string{"image", "pause"}, "accepts 1 arg", 1},
-		{[]string{"node", "drain"}, "node drain of  to \n", 0},
 		{[]string{"image", "pause", "rbd/vm-1", "--worker", "5"}, "there is no worker 5", 1},
 		{[]string{"worker", "restart", "1"}, "worker 1 restarts\n", 0},
 	} {

@@ -13,6 +13,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/actors/site"
 	"github.com/rbdwarden/rbdwarden/cluster/identity"
 	"github.com/rbdwarden/rbdwarden/config"
+	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/rados/librados"
 	"github.com/rbdwarden/rbdwarden/report"
@@ -47,6 +48,8 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 	})))
 	s.Serve(worker.Hooks{Report: func(ctx context.Context) ([]byte, error) {
 		return w.report(ctx, system, root)
+	}, Call: func(ctx context.Context, r *controlv1.CallRequest) (string, []byte, error) {
+		return w.call(ctx, system, root, r)
 	}})
 
 	select {

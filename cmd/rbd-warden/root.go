@@ -20,7 +20,7 @@ that nothing that happens to one image, or to the process, stops replication unt
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(
 		newDaemonCommand(args), newPsCommand(), newImageCommand(), newWorkerCommand(),
-		newNodeCommand(), newDumpCommand(), newOptionsCommand(), newVersionCommand(),
+		newDumpCommand(), newOptionsCommand(), newVersionCommand(),
 		newLabCommand(), newDemoCommand(),
 	)
 	return root
