@@ -35,6 +35,8 @@ const closeGrace = 5 * time.Second
 
 // Cluster is a connection to a Ceph cluster. It implements rados.Cluster.
 type Cluster struct {
+	fences fences
+
 	conn      *goceph.Conn
 	name      string
 	fsid      string
@@ -276,8 +278,13 @@ func (c *Cluster) Option(name string) (string, error) {
 	return v, nil
 }
 
-// Blocklist makes the OSDs refuse a client.
+// Blocklist makes the OSDs refuse a client. An entry that this connection made a moment
+// ago is not made again.
 func (c *Cluster) Blocklist(ctx context.Context, address string, expire time.Duration) error {
+	return c.fences.of(address).once(time.Now, expire, func() error { return c.blocklist(ctx, address, expire) })
+}
+
+func (c *Cluster) blocklist(ctx context.Context, address string, expire time.Duration) error {
 	// "blacklist" until Nautilus, "blocklist" from Octopus' last releases on
 	// (src/mon/MonCommands.h).
 	var err error
