@@ -103,10 +103,40 @@ func (p *performer) readRemoteTags(ctx context.Context, e core.ReadRemoteTags) (
 	var tags []core.Tag
 	err := p.withRemoteJournal(ctx, e.RemoteImageID, func(j *journal.Journal) error {
 		var err error
-		tags, err = allTags(ctx, j, p.Local.MirrorUUID, e.Class)
+		if tags, err = allTags(ctx, j, p.Local.MirrorUUID, e.Class); err != nil {
+			return err
+		}
+		tags, err = olderTags(ctx, j, tags)
 		return err
 	})
 	return core.RemoteTagsRead{Tags: tags}, err
+}
+
+// maxOlderTags bounds how far olderTags looks back.
+const maxOlderTags = 64
+
+// olderTags adds tags that are still stored although our client, by its position, does
+// not need them any more: a demotion that happened before we registered may be
+// among them, and without it the histories would seem to have parted.
+func olderTags(ctx context.Context, j *journal.Journal, tags []core.Tag) ([]core.Tag, error) {
+	for range maxOlderTags {
+		if len(tags) == 0 || tags[0].TID == 0 {
+			break
+		}
+		stored, err := j.Tag(ctx, tags[0].TID-1)
+		if errors.Is(err, syscall.ENOENT) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		data, err := wire.DecodeTagData(stored.Data)
+		if err != nil {
+			return nil, fmt.Errorf("tag %d in %s: %w", stored.TID, j.HeaderObject(), err)
+		}
+		tags = append([]core.Tag{{TID: stored.TID, Data: data}}, tags...)
+	}
+	return tags, nil
 }
 
 // allTags reads and decodes the tags of a class, oldest first.

@@ -16,6 +16,10 @@ func (c *Core) stepBootstrap(m Msg) {
 		c.remotePrepared(m.Remote)
 	case RemoteClientsRead:
 		c.boot.tagClass, c.boot.reg, c.boot.connected, c.boot.meta = m.TagClass, m.Registered, m.Connected, m.Meta
+		if c.isPrimary() {
+			c.registerPrimary()
+			return
+		}
 		c.become(OpenRemoteImage, OpenRemote{RemoteImageID: c.boot.remote.ImageID})
 	case RemoteOpened:
 		c.remoteOpened()
@@ -24,6 +28,11 @@ func (c *Core) stepBootstrap(m Msg) {
 		c.register()
 	case ClientRegistered:
 		c.boot.meta, c.boot.reg, c.boot.connected = m.Meta, true, true
+		if c.isPrimary() {
+			c.registerPrimary()
+			return
+		}
+		c.boot.late = c.boot.local.Exists && !c.boot.local.HalfMade
 		c.clientReady()
 	case ClientUpdated:
 		c.boot.meta = m.Meta
@@ -58,8 +67,6 @@ func (c *Core) localPrepared(local Local) {
 	switch {
 	case local.Exists && local.Snapshot:
 		c.stop(StopCause{Reason: Unsupported, Text: "local image is mirrored by snapshots, not by its journal"})
-	case local.Exists && local.Promotion == Primary:
-		c.stop(StopCause{Reason: LocalIsPrimary, Text: "local image is primary"})
 	default:
 		c.become(PrepareRemoteImage, PrepareRemote{})
 	}
@@ -74,6 +81,8 @@ func (c *Core) remotePrepared(remote Remote) {
 		local.Promotion == NonPrimary && local.PrimaryUUID == c.cfg.RemoteMirrorUUID ||
 		local.Disabling && local.Promotion == PromotionUnknown)
 	switch {
+	case local.Exists && local.Promotion == Primary:
+		c.registerPrimary()
 	case !remote.Exists && linked:
 		c.stop(StopCause{Reason: RemoteGone, Text: "remote image no longer exists"})
 	case !remote.Exists && local.Exists:
@@ -88,6 +97,25 @@ func (c *Core) remotePrepared(remote Remote) {
 		c.stop(StopCause{Reason: RemoteNotPrimary, Text: "remote image is not primary"})
 	default:
 		c.become(GetRemoteTagClass, ReadRemoteClients{RemoteImageID: remote.ImageID})
+	}
+}
+
+func (c *Core) isPrimary() bool { return c.boot.local.Exists && c.boot.local.Promotion == Primary }
+
+// registerPrimary is all that is done for a local image that is primary: our client is
+// registered with the journal of the replica, so that, should that be promoted, its
+// journal keeps every entry and tag for us from the first one on. Without it the way
+// back would need a resync. It is done as well as can be: the image is primary, and
+// the status says that, whatever the other site does.
+func (c *Core) registerPrimary() {
+	remote := c.boot.remote
+	switch {
+	case c.state == PrepareRemoteImage && remote.Exists && !remote.Snapshot && !remote.Disabling:
+		c.become(GetRemoteTagClass, ReadRemoteClients{RemoteImageID: remote.ImageID})
+	case c.state == GetRemoteTagClass && !c.boot.reg:
+		c.register()
+	default:
+		c.stop(StopCause{Reason: LocalIsPrimary, Text: "local image is primary"})
 	}
 }
 
@@ -200,10 +228,12 @@ func (c *Core) remoteTagsRead(tags []Tag) {
 		c.become(ImageSync, Sync{RemoteImageID: c.boot.remote.ImageID, Meta: c.boot.meta})
 		return
 	}
-	if linkTags(local, c.cfg.LocalMirrorUUID, c.cfg.RemoteMirrorUUID, tags) == SplitBrain {
+	link, demotion := linkTags(local, c.cfg.LocalMirrorUUID, c.cfg.RemoteMirrorUUID, tags)
+	if link == SplitBrain {
 		c.stop(StopCause{Reason: SplitBrained, Text: "split-brain detected"})
 		return
 	}
+	c.boot.link, c.boot.demotion = link, demotion
 	c.updateClientState()
 }
 
@@ -221,6 +251,13 @@ func (c *Core) updateClientState() {
 func (c *Core) journalerReady(m JournalerReady) {
 	if m.Disconnected {
 		c.stop(StopCause{Reason: PeerDisconnected, Text: "disconnected"})
+		return
+	}
+	if at, any := m.Committed.Newest(); c.boot.late && any && !(c.boot.link == Reconnected && at.Tag <= c.boot.demotion) {
+		// A new client stands where the slowest other one is, which may be behind
+		// entries that this image never saw.
+		c.stop(StopCause{Reason: EntriesMissed, Text: "this site was not registered with the remote journal, " +
+			"so entries may be missing here: resync the image"})
 		return
 	}
 	c.rep = newReplaying(c.cfg, m)

@@ -59,6 +59,9 @@ type bootstrap struct {
 	meta      journal.MirrorPeerClientMeta
 	reg       bool // our client is registered with the remote journal
 	localTag  journal.TagData
+	late      bool // our client was registered just now, for a local image that exists
+	link      Link
+	demotion  journal.TagTID // valid if link is Reconnected
 }
 
 // New returns the core of an image in STOPPED.
@@ -114,6 +117,10 @@ func (c *Core) stepRunning(m Msg) {
 	case Stop:
 		c.stop(StopCause{Reason: StopRequested, Text: m.Reason})
 	case Failed:
+		if c.isPrimary() {
+			c.stop(StopCause{Reason: LocalIsPrimary, Text: "local image is primary"})
+			return
+		}
 		c.stop(StopCause{Reason: EffectFailed, Text: failureText(m), Class: m.Class, Err: m.Err, In: m.State})
 	case LockLost:
 		c.stop(StopCause{Reason: LockWasLost, Text: "lost exclusive lock", Err: m.Err})

@@ -245,9 +245,37 @@ var scenarios = map[string]func(w *world){
 		w.send(at(failure, Replaying))
 		w.send(Closed{})
 	},
-	"local-primary": func(w *world) {
+	"local-primary-registers-with-its-replica": func(w *world) {
 		w.send(Start{})
 		w.send(LocalPrepared{Local{Exists: true, ImageID: "l1", Promotion: Primary}})
+		w.send(RemotePrepared{Remote{Exists: true, ImageID: "r1", Promotion: NonPrimary}})
+		w.send(RemoteClientsRead{})
+		w.send(ClientRegistered{replayMeta})
+		w.send(Closed{})
+	},
+	"local-primary-remote-away": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{Local{Exists: true, ImageID: "l1", Promotion: Primary}})
+		w.send(at(failure, PrepareRemoteImage))
+		w.send(Closed{})
+	},
+	"failback-registered-too-late": func(w *world) {
+		pre := func(uuid string, tag journal.TagTID) journal.TagPredecessor {
+			return journal.TagPredecessor{MirrorUUID: uuid, CommitValid: true, Tag: tag}
+		}
+		w.send(Start{})
+		w.send(LocalPrepared{Local{Exists: true, ImageID: "l1", Promotion: Orphan, PrimaryUUID: journal.OrphanMirrorUUID}})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{})
+		w.send(RemoteOpened{})
+		w.send(ClientRegistered{replayMeta})
+		w.send(LocalOpened{Name: "vm", Promotion: Orphan, TagData: journal.TagData{MirrorUUID: journal.OrphanMirrorUUID, Predecessor: pre("", 6)}})
+		w.send(RemoteTagsRead{[]Tag{
+			{3, journal.TagData{MirrorUUID: journal.OrphanMirrorUUID, Predecessor: pre(us, 6)}},
+			{4, journal.TagData{Predecessor: pre(journal.OrphanMirrorUUID, 3)}},
+		}})
+		w.send(RemoteClosed{})
+		w.send(JournalerReady{SplayWidth: 4, Committed: journal.ObjectSetPosition{{Tag: 4, Entry: 9}}})
 		w.send(Closed{})
 	},
 	"remote-gone": func(w *world) {
@@ -421,7 +449,7 @@ func TestLinkTags(t *testing.T) {
 		{"no tags", journal.TagData{MirrorUUID: them}, nil, SplitBrain},
 	}
 	for _, tt := range tests {
-		if got := linkTags(tt.local, us, them, tt.remote); got != tt.want {
+		if got, _ := linkTags(tt.local, us, them, tt.remote); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 	}

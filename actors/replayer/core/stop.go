@@ -22,6 +22,7 @@ const (
 	SplitBrained  // histories parted; an operator has to decide
 	ResyncWanted  // an operator asked for a re-sync
 	PeerDisconnected
+	EntriesMissed  // the remote journal may have dropped entries before it knew us
 	RemoteDemoted  // replayed up to the demotion
 	ForcePromoted  // an operator promoted the local image while we replayed
 	LockWasLost    // somebody else owns the local image now, or our watch ended
@@ -34,7 +35,7 @@ var stopNames = [...]string{
 	NeverStarted: "never started", StopRequested: "stop requested", LocalIsPrimary: "local image is primary", LocalDisabling: "local image is being disabled",
 	RemoteNotPrimary: "remote image is not primary", RemoteGone: "remote image no longer exists",
 	RemoteMissing: "remote image missing", NothingToDo: "mirror image no longer exists", SplitBrained: "split-brain", ResyncWanted: "resync requested",
-	PeerDisconnected: "disconnected", RemoteDemoted: "remote image demoted", ForcePromoted: "force promoted",
+	PeerDisconnected: "disconnected", EntriesMissed: "entries missed", RemoteDemoted: "remote image demoted", ForcePromoted: "force promoted",
 	LockWasLost: "lost exclusive lock", WrongPeerImage: "wrong peer image", Unsupported: "unsupported", EffectFailed: "failed",
 }
 
@@ -57,7 +58,7 @@ type StopCause struct {
 // IsError tells whether the status should say "error" rather than "stopped".
 func (c StopCause) IsError() bool {
 	switch c.Reason {
-	case SplitBrained, PeerDisconnected, LockWasLost, EffectFailed, WrongPeerImage, Unsupported, RemoteMissing:
+	case SplitBrained, PeerDisconnected, EntriesMissed, LockWasLost, EffectFailed, WrongPeerImage, Unsupported, RemoteMissing:
 		return true
 	}
 	return false
