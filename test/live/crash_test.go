@@ -82,7 +82,7 @@ func TestKilledInReplay(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range kills {
 		// Long enough for most lives to reach replay, short enough for some to die in bootstrap.
-		lifetime := time.Duration(200+random.IntN(4800)) * time.Millisecond
+		lifetime := time.Duration(200+random.IntN(3800)) * time.Millisecond
 		for died := time.After(lifetime); ; {
 			for _, w := range watching {
 				w.observe(t)
@@ -148,7 +148,7 @@ func TestKilledInSync(t *testing.T) {
 		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !underWay(t, images); {
 			time.Sleep(50 * time.Millisecond)
 		}
-		for until := time.Now().Add(time.Duration(random.IntN(1500)) * time.Millisecond); time.Now().Before(until); {
+		for until := time.Now().Add(time.Duration(random.IntN(700)) * time.Millisecond); time.Now().Before(until); {
 			for _, w := range watching {
 				w.observe(t)
 			}
