@@ -83,7 +83,8 @@ func (p *performer) Perform(ctx context.Context, e core.Effect) core.Msg {
 	}
 	m, err := p.dispatch(ctx, e)
 	if err != nil {
-		return core.Failed{State: in, Class: rados.Classify(err), Err: err}
+		_, reading := e.(core.ReadEntries)
+		return core.Failed{State: in, Reading: reading, Class: rados.Classify(err), Err: err}
 	}
 	return m
 }

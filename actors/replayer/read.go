@@ -127,6 +127,13 @@ func (p *performer) decode(entries []journal.Entry) ([]core.Entry, error) {
 		if err != nil {
 			return out, err
 		}
+		if unknown, ok := ev.Event.(wire.Unknown); ok {
+			// Skipping it could lose data (invariant 12). Say where it is.
+			return out, &journal.CorruptError{
+				Object: p.journal.DataObject(e.Position.Object), Offset: e.Offset,
+				Err: &replay.UnknownEventError{Tag: e.Position.Tag, Entry: e.Position.Entry, Type: uint32(unknown.EventType)},
+			}
+		}
 		out = append(out, core.Entry{
 			Entry:     replay.Entry{Position: e.Position, Event: ev.Event, Bytes: len(e.Payload)},
 			Timestamp: ev.Timestamp,

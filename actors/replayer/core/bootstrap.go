@@ -228,12 +228,12 @@ func (c *Core) remoteTagsRead(tags []Tag) {
 		c.become(ImageSync, Sync{RemoteImageID: c.boot.remote.ImageID, Meta: c.boot.meta})
 		return
 	}
-	link, demotion := linkTags(local, c.cfg.LocalMirrorUUID, c.cfg.RemoteMirrorUUID, tags)
+	link, promotion := linkTags(local, c.cfg.LocalMirrorUUID, c.cfg.RemoteMirrorUUID, tags)
 	if link == SplitBrain {
 		c.stop(StopCause{Reason: SplitBrained, Text: "split-brain detected"})
 		return
 	}
-	c.boot.link, c.boot.demotion = link, demotion
+	c.boot.link, c.boot.promotion = link, promotion
 	c.updateClientState()
 }
 
@@ -253,9 +253,7 @@ func (c *Core) journalerReady(m JournalerReady) {
 		c.stop(StopCause{Reason: PeerDisconnected, Text: "disconnected"})
 		return
 	}
-	if at, any := m.Committed.Newest(); c.boot.late && any && !(c.boot.link == Reconnected && at.Tag <= c.boot.demotion) {
-		// A new client stands where the slowest other one is, which may be behind
-		// entries that this image never saw.
+	if c.boot.late && c.mayHaveMissed(m.Committed) {
 		c.stop(StopCause{Reason: EntriesMissed, Text: "this site was not registered with the remote journal, " +
 			"so entries may be missing here: resync the image"})
 		return
@@ -263,6 +261,15 @@ func (c *Core) journalerReady(m JournalerReady) {
 	c.rep = newReplaying(c.cfg, m)
 	c.rep.localTag = c.boot.localTag
 	c.become(StartReplay, StartTailing{})
+}
+
+// mayHaveMissed tells whether entries may lie before the position of our client, which
+// was registered just now, that this image never saw: a new client stands where the
+// slowest other one is. A promotion's first entry is the promotion itself.
+func (c *Core) mayHaveMissed(committed journal.ObjectSetPosition) bool {
+	at, known := committed.Newest()
+	reign := c.boot.promotion
+	return known && !(c.boot.link == Reconnected && (at.Tag < reign || at.Tag == reign && at.Entry == 0))
 }
 
 // localJournalChanged reacts to a forced promotion or a request to re-sync.

@@ -61,7 +61,7 @@ type bootstrap struct {
 	localTag  journal.TagData
 	late      bool // our client was registered just now, for a local image that exists
 	link      Link
-	demotion  journal.TagTID // valid if link is Reconnected
+	promotion journal.TagTID // the remote's, valid if link is Reconnected
 }
 
 // New returns the core of an image in STOPPED.
@@ -119,6 +119,11 @@ func (c *Core) stepRunning(m Msg) {
 	case Failed:
 		if c.isPrimary() {
 			c.stop(StopCause{Reason: LocalIsPrimary, Text: "local image is primary"})
+			return
+		}
+		if m.Reading && c.rep != nil {
+			c.rep.broken = &m
+			c.pumpIfReplaying()
 			return
 		}
 		c.stop(StopCause{Reason: EffectFailed, Text: failureText(m), Class: m.Class, Err: m.Err, In: m.State})

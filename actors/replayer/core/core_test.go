@@ -327,6 +327,16 @@ var scenarios = map[string]func(w *world){
 		w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 1})
 		w.send(Committed{find[Commit](w).Position})
 	},
+	"damaged-entry": func(w *world) {
+		w.toReplay()
+		w.send(EntriesRead{Entries: []Entry{write(0, 0)}})
+		w.send(RemoteTagRead{tag0()})
+		apply := find[Apply](w)
+		w.send(Failed{State: Replaying, Reading: true, Class: rados.Corrupt, Err: syscall.EBADMSG})
+		w.send(Applied{Step: apply.Step.ID(), Entries: 1}) // what comes before the damage is applied
+		w.send(Committed{find[Commit](w).Position})
+		w.send(Closed{})
+	},
 	"resync-asked-for": func(w *world) {
 		w.toReplay()
 		w.send(LocalJournalChanged{Promotion: NonPrimary, ResyncRequested: true})

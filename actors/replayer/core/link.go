@@ -19,8 +19,8 @@ const (
 )
 
 // linkTags decides whether the local image may follow the remote. local is the
-// local journal's newest tag, remote the remote journal's tags, oldest first. demotion
-// is the remote's tag of the demotion that both share, if it is Reconnected.
+// local journal's newest tag, remote the remote journal's tags, oldest first. promotion
+// is the remote's tag that began its reign, if it is Reconnected.
 //
 // A tag says who wrote from it on (mirror uuid) and where the writer before stopped
 // (predecessor). In the remote journal "" is the remote and our own mirror uuid is
@@ -30,8 +30,8 @@ const (
 // the local image contains is also in the remote's history.
 //
 // Source of the rules: src/tools/rbd_mirror/image_replayer/journal/PrepareReplayRequest.cc.
-func linkTags(local journal.TagData, localUUID, remoteUUID string, remote []Tag) (_ Link, demotion journal.TagTID) {
-	demoted, seen := false, false
+func linkTags(local journal.TagData, localUUID, remoteUUID string, remote []Tag) (_ Link, promotion journal.TagTID) {
+	demotion, demoted, seen := journal.TagTID(0), false, false
 	for _, tag := range remote {
 		if local.Predecessor.CommitValid && local.Predecessor.MirrorUUID == remoteUUID &&
 			local.Predecessor.Tag > tag.TID {
@@ -60,7 +60,7 @@ func linkTags(local journal.TagData, localUUID, remoteUUID string, remote []Tag)
 		if demoted && tag.Data.MirrorUUID == journal.LocalMirrorUUID &&
 			tag.Data.Predecessor.MirrorUUID == journal.OrphanMirrorUUID &&
 			tag.Data.Predecessor.CommitValid && tag.Data.Predecessor.Tag == demotion {
-			return Reconnected, demotion
+			return Reconnected, tag.TID
 		}
 		demoted = false // a promotion counts only right behind the demotion
 	}

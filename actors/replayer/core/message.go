@@ -68,8 +68,10 @@ type (
 // Failed is the result of an effect that did not work.
 type Failed struct {
 	State State // that asked for the effect
-	Class rados.Class
-	Err   error
+	// Reading says that the effect was ReadEntries: what was read before stays good.
+	Reading bool
+	Class   rados.Class
+	Err     error
 }
 
 // Results of the bootstrap's effects.

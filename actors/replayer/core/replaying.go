@@ -18,8 +18,9 @@ type replaying struct {
 	localTag  journal.TagData // newest of the local journal
 	tag       journal.TagData // of the remote journal, of the entries being planned
 
-	reading   bool // a ReadEntries is under way
-	timing    bool // the commit timer runs
+	reading   bool    // a ReadEntries is under way
+	broken    *Failed // a ReadEntries failed: stop when what was read is applied
+	timing    bool    // the commit timer runs
 	tagChange replay.StepID
 	// commit is the Commit under way with the Checkpoint steps that it settles.
 	commit      *commit
@@ -93,6 +94,10 @@ func (c *Core) stepReplaying(m Msg) {
 	default:
 		panic(fmt.Sprintf("core: %T in %s", m, c.state))
 	}
+	c.pumpIfReplaying()
+}
+
+func (c *Core) pumpIfReplaying() {
 	if c.state == Replaying {
 		c.pump()
 	}
@@ -118,6 +123,10 @@ func (c *Core) pump() {
 		}
 		return
 	}
+	if r.broken != nil && r.planner.Waiting().Steps == 0 {
+		c.stop(StopCause{Reason: EffectFailed, Text: failureText(*r.broken), Class: r.broken.Class, Err: r.broken.Err})
+		return
+	}
 	if r.demoted && r.commit == nil {
 		if pos, ok := r.uncommitted(); ok {
 			r.commit = &commit{}
@@ -127,7 +136,7 @@ func (c *Core) pump() {
 		c.stop(StopCause{Reason: RemoteDemoted, Text: "remote image demoted"})
 		return
 	}
-	if !r.reading && !r.demoted && !r.planner.Full() {
+	if !r.reading && r.broken == nil && !r.demoted && !r.planner.Full() {
 		r.reading = true
 		c.do(ReadEntries{MaxBytes: c.cfg.ReadBytes})
 	}
