@@ -122,6 +122,9 @@ func (t *Tailer) look(ctx context.Context, r *objectReader) (found, error) {
 			if r.partial {
 				return 0, t.tornEntry(r)
 			}
+			if t.owed() {
+				return 0, t.lostEntry(r)
+			}
 			return foundTagOver, nil
 		case within && t.meta.NextTag > tag+1:
 			r.more = true // what was written until the tag was over
@@ -134,6 +137,10 @@ func (t *Tailer) look(ctx context.Context, r *objectReader) (found, error) {
 			if err := t.readHeader(ctx); err != nil {
 				return 0, err
 			}
+		case t.owed() && r.seen.refresh != t.refresh:
+			r.more = true // what the primary had committed then has to be there now
+		case t.owed():
+			return 0, t.lostEntry(r)
 		default:
 			return foundNothing, nil
 		}
@@ -248,6 +255,32 @@ func checkClient(m Metadata, id string) error {
 		}
 	}
 	return nil
+}
+
+// owed tells whether the primary has committed the entry that is due, as far as the
+// header tells. It commits only what has been written, so the entry has to be there for
+// a read that began after the header was read.
+func (t *Tailer) owed() bool {
+	if t.merge.state != within {
+		return false
+	}
+	primary, _ := t.meta.Client(wire.MasterClientID)
+	for _, p := range primary.CommitPosition {
+		if p.Tag == t.merge.tag && p.Entry >= t.merge.next {
+			return true
+		}
+	}
+	return false
+}
+
+// lostEntry is for an entry that the primary has committed and that is not there, or
+// not whole. To go on would leave its write out.
+func (t *Tailer) lostEntry(r *objectReader) error {
+	reason := fmt.Sprintf("entry %d of tag %d is missing, though the primary has committed it", t.merge.next, t.merge.tag)
+	if r.partial {
+		reason = fmt.Sprintf("the object ends within entry %d of tag %d, which the primary has committed", t.merge.next, t.merge.tag)
+	}
+	return &CorruptError{Object: t.j.DataObject(r.number), Offset: r.at, Err: &encoding.CorruptError{What: "journal.Entry", Reason: reason}}
 }
 
 // tornEntry is for an entry that is cut off where nothing will be written any more.
