@@ -35,7 +35,7 @@ var design = []folder{
 	{"messages", []string{"ceph", "report"}, nil},
 	{"report", []string{"ceph"}, nil},
 	{"proto", nil, []string{"google.golang.org/"}},
-	{"rados", []string{"ceph"}, []string{"github.com/ceph/go-ceph/", "golang.org/x/"}},
+	{"rados", []string{"ceph"}, []string{"github.com/ceph/go-ceph/", "github.com/google/uuid", "golang.org/x/"}},
 	{"ceph", nil, nil},
 	{"lab", nil, nil},
 }

@@ -38,7 +38,7 @@ func TestDaemonsTakeOverFromEachOtherWithoutResync(t *testing.T) {
 		images = append(images, image)
 	}
 	var first []marks
-	for turn, path := range []string{harness.Upstream, harness.Ours(t), harness.Upstream, harness.Ours(t)} {
+	for turn, path := range []string{harness.Upstream, harness.Ours(t), harness.Upstream} {
 		daemon := harness.StartDaemon(t, pair.Secondary, path)
 		for _, image := range images {
 			image.WaitReplayed(t)
