@@ -67,7 +67,7 @@ func createImage(t *testing.T, io rados.IOContext, order, splay uint64, journalP
 	name := fmt.Sprintf("%s-%d", t.Name(), time.Now().UnixNano())
 	o := rbd.NewRbdImageOptions()
 	defer o.Destroy()
-	features := uint64(rbd.FeatureLayering | rbd.FeatureExclusiveLock | rbd.FeatureObjectMap | rbd.FeatureFastDiff | rbd.FeatureJournaling)
+	features := rbd.FeatureLayering | rbd.FeatureExclusiveLock | rbd.FeatureObjectMap | rbd.FeatureFastDiff | rbd.FeatureJournaling
 	must(t, o.SetUint64(rbd.RbdImageOptionFeatures, features))
 	must(t, o.SetUint64(rbd.RbdImageOptionOrder, 20))
 	must(t, o.SetUint64(rbd.RbdImageOptionJournalOrder, order))

@@ -72,7 +72,7 @@ func (s *secondary) run(mayCrash bool) (crashed bool) {
 		if rapid.IntRange(0, 9).Draw(s.t, "commit") == 0 {
 			s.committed = s.planner.Position()
 		}
-		if s.advance() || s.advance() { // Next may have made room to push
+		if again := s.advance(); again || s.advance() { // Next may have made room to push
 			continue
 		}
 		if err := s.planner.Err(); err != nil {

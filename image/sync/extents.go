@@ -76,12 +76,3 @@ func (s extentSet) clip(limit uint64) extentSet {
 	}
 	return out
 }
-
-// bytes is the size of the set.
-func (s extentSet) bytes() uint64 {
-	var n uint64
-	for _, e := range s {
-		n += e.Length
-	}
-	return n
-}

@@ -184,7 +184,7 @@ func configure(conn *goceph.Conn, cfg Config) (step string, err error) {
 		step = "read the configuration file"
 		err = conn.ReadDefaultConfigFile()
 	}
-	if err != nil && (cfg.MonHost == "" || fromGoCeph(err) != syscall.ENOENT) {
+	if err != nil && (cfg.MonHost == "" || !errors.Is(fromGoCeph(err), syscall.ENOENT)) {
 		return step, err
 	}
 	if !cfg.Peer {

@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -276,7 +277,7 @@ func (w *watch) Close(ctx context.Context) error {
 func (w *watch) stop() {
 	err := w.unregister()
 	// A watch that the OSD has forgotten already is as good as unregistered.
-	if errno, ok := err.(syscall.Errno); ok && (errno == syscall.ENOENT || errno == syscall.ENOTCONN) {
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTCONN) {
 		err = nil
 	}
 	watches.Delete(w.id)

@@ -190,7 +190,7 @@ func (c *classContext) u64(key string) (uint64, error) {
 // u64Or is u64 with a value for keys that are not there.
 func (c *classContext) u64Or(key string, none uint64) (uint64, error) {
 	v, err := c.u64(key)
-	if err == syscall.ENOENT {
+	if errors.Is(err, syscall.ENOENT) {
 		return none, nil
 	}
 	return v, err

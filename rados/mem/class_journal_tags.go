@@ -172,4 +172,3 @@ func journalTagList(c *classContext, in *encoding.Decoder, out *encoding.Encoder
 	}
 	return nil
 }
-

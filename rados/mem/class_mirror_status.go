@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"syscall"
@@ -98,7 +99,7 @@ func (c *classContext) status(globalID string) (s mirror.ImageStatus, err error)
 	keys, _ := c.list("", remote, everything)
 	for _, k := range append([]string{prefixStatus + globalID}, keys...) {
 		b, err := c.omap(k)
-		if err == syscall.ENOENT {
+		if errors.Is(err, syscall.ENOENT) {
 			continue
 		}
 		stored, err := mirror.DecodeStoredStatus(b)

@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"errors"
 	"maps"
 	"syscall"
 
@@ -159,7 +160,7 @@ func rbdSetSize(c *classContext, in *encoding.Decoder, _ *encoding.Encoder) erro
 }
 
 func ignoreMissing(err error) error {
-	if err == syscall.ENOENT {
+	if errors.Is(err, syscall.ENOENT) {
 		return nil
 	}
 	return err
@@ -332,7 +333,7 @@ func (c *classContext) flagsAt(snap uint64) (uint64, error) {
 }
 
 func rbdSetFlags(c *classContext, in *encoding.Decoder, _ *encoding.Encoder) error {
-	flags, mask, snap := in.U64(), in.U64(), uint64(noSnap)
+	flags, mask, snap := in.U64(), in.U64(), noSnap
 	if c.more() {
 		snap = in.U64()
 	}

@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"errors"
 	"syscall"
 
 	"github.com/rbdwarden/rbdwarden/ceph/encoding"
@@ -62,7 +63,7 @@ func rbdObjectMapResize(c *classContext, in *encoding.Decoder, _ *encoding.Encod
 		return syscall.EINVAL
 	}
 	m, err := c.objectMap()
-	if err == syscall.ENOENT {
+	if errors.Is(err, syscall.ENOENT) {
 		m, err = rbd.NewObjectMap(0), nil
 	}
 	if err != nil {

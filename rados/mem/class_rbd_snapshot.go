@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"errors"
 	"reflect"
 	"slices"
 	"syscall"
@@ -308,7 +309,7 @@ func rbdAssertSnapSeq(c *classContext, in *encoding.Decoder, _ *encoding.Encoder
 		return err
 	}
 	seen, err := c.snapSeq()
-	above := err == syscall.ENOENT || seq > seen
+	above := errors.Is(err, syscall.ENOENT) || seq > seen
 	switch {
 	case condition > rbd.SnapSeqNotAbove:
 		return syscall.EOPNOTSUPP
