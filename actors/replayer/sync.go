@@ -27,7 +27,7 @@ func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
 		var err error
 		meta, err = imagesync.Run(ctx, imagesync.Job{
 			Remote: p.Remote.IO, RemoteID: e.RemoteImageID, Snapshots: p.RemoteSnapshots(e.RemoteImageID),
-			Local: p.local.image, MirrorUUID: p.Local.MirrorUUID, Meta: e.Meta,
+			Local: p.local.image, LocalPool: p.Local.IO, MirrorUUID: p.Local.MirrorUUID, Meta: e.Meta,
 			Save: func(ctx context.Context, meta wire.MirrorPeerClientMeta) error {
 				return j.UpdateClient(ctx, p.Local.MirrorUUID, meta)
 			},
