@@ -45,7 +45,7 @@ var (
 
 const (
 	imageSize   = 2 << 20
-	objectOrder = 18
+	objectOrder = 16
 	globalID    = "global-1"
 )
 
@@ -109,13 +109,19 @@ func newScene(t *testing.T, seed uint64, chaos bool) *scene {
 	return s
 }
 
-// makePrimary makes the remote image: as a copy of somebody's, then promoted.
+// makePrimary makes the remote image: as a copy of somebody's with something in it,
+// which only a sync can bring over, then promoted.
 func (s *scene) makePrimary(ctx context.Context) {
 	_, err := image.Create(ctx, s.primary, image.CreateSpec{
 		ID: "r1", Name: "vm", GlobalID: globalID, RemoteMirrorUUID: "somebody", Size: imageSize, Order: objectOrder,
 		Features: rbd.FeatureExclusiveLock | rbd.FeatureJournaling | rbd.FeatureObjectMap | rbd.FeatureFastDiff,
 	})
 	check(s.t, err)
+	fill(s.rng, s.model[:imageSize*3/4])
+	check(s.t, snapshots{s.primary, "r1"}.with(ctx, func(im *image.Image) error {
+		_, err := im.Apply(ctx, []image.IO{{Kind: image.Write, Length: imageSize * 3 / 4, Data: s.model[:imageSize*3/4]}})
+		return err
+	}))
 	j := must(journal.Open(ctx, s.primary, "r1"))(s.t)
 	defer j.Close()
 	s.tag = must(j.AllocateTag(ctx, 0, wire.TagData{MirrorUUID: wire.LocalMirrorUUID}))(s.t)
@@ -236,7 +242,7 @@ func (s *scene) newImage(key messages.ImageKey, here, there replayer.Site) actor
 		},
 		RemoteSnapshots:    func(id string) imagesync.Snapshots { return snapshots{s.primary, id} },
 		Tail:               journal.TailConfig{Budget: 1 << 20, MinPoll: time.Millisecond, MaxPoll: 10 * time.Millisecond, Recheck: 50 * time.Millisecond},
-		CheckpointInterval: 10 * time.Millisecond, Log: zerolog.Nop(),
+		CheckpointInterval: time.Millisecond, Log: zerolog.Nop(),
 	}
 	return replayer.New(replayer.Options{
 		Key: key,
@@ -403,6 +409,11 @@ func TestReplaySurvives(t *testing.T) {
 			t.Parallel()
 			s := newScene(t, seed, true)
 			w := s.start()
+			for range s.rng.IntN(4) { // in the sync
+				time.Sleep(time.Duration(s.rng.IntN(80)) * time.Millisecond)
+				w.die()
+				w = s.start()
+			}
 			for round := range 6 {
 				for range 25 {
 					s.happen()
