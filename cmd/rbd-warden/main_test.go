@@ -157,8 +157,9 @@ func (p place) leftBehind() []string {
 func TestForeground(t *testing.T) {
 	p := newPlace(t, "")
 	cmd, out := p.foreground("-d", "--id", "rbd-mirror.a")
-	d, w := p.ps("ready", isReady)
-	if d.PID != cmd.Process.Pid || d.Entity != "client.rbd-mirror.a" || d.Cluster != "ceph" || w.RSS == 0 {
+	// Its memory is known from the first heartbeat on.
+	d, w := p.ps("ready and measured", func(d report.Daemon, w report.Worker) bool { return isReady(d, w) && w.RSS > 0 })
+	if d.PID != cmd.Process.Pid || d.Entity != "client.rbd-mirror.a" || d.Cluster != "ceph" {
 		t.Errorf("report %+v", d)
 	}
 	if pid, err := os.ReadFile(p.path("pid")); err != nil || string(pid) != strconv.Itoa(d.PID)+"\n" {
