@@ -57,13 +57,13 @@ test-unit:
 
 .PHONY: test-live
 test-live: build
-	$(GO) test $(call tags,live) -count 1 -p 1 -timeout 25m $(if $(RUN),-run '$(RUN)') $(if $(V),-v) $(LIVE_PACKAGES)
+	scripts/with-cluster $(GO) test $(call tags,live) -count 1 -p 1 -timeout 25m $(if $(RUN),-run '$(RUN)') $(if $(V),-v) $(LIVE_PACKAGES)
 
 ifneq ($(LONG_PACKAGES),)
 # What takes longer than a developer's patience: not part of make test.
 .PHONY: test-long
 test-long: build
-	$(GO) test $(call tags,live long) -count 1 -p 1 -timeout 3h $(if $(RUN),-run '$(RUN)') -v $(LONG_PACKAGES)
+	scripts/with-cluster $(GO) test $(call tags,live long) -count 1 -p 1 -timeout 3h $(if $(RUN),-run '$(RUN)') -v $(LONG_PACKAGES)
 endif
 
 .PHONY: test-race
