@@ -117,6 +117,24 @@ func halfRemoved(h *Header, ns rbd.SnapshotNamespace, name string) *Snapshot {
 	return nil
 }
 
+// FinishRemovals completes removals of snapshots that were interrupted: a writer that
+// died in between left them in the image's trash, where a repeated event or sync need
+// not look for them. Those that clones hang on stay.
+func (im *Image) FinishRemovals(ctx context.Context) error {
+	for _, s := range im.Header().Snapshots {
+		trash, ok := s.Namespace.(rbd.TrashSnapshot)
+		if !ok || s.ChildCount > 0 {
+			continue
+		}
+		_, err := im.operate(ctx, fmt.Sprintf("finish the removal of snapshot %q", trash.OriginalName),
+			func(ctx context.Context, h *Header) (Outcome, error) { return Done, im.removeSnapshot(ctx, h, &s) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (im *Image) removeSnapshot(ctx context.Context, h *Header, s *Snapshot) error {
 	if s.Namespace == nil || s.Namespace.Kind() != rbd.SnapshotTrash {
 		err := im.tellHeader(ctx, rbd.SnapshotTrashAdd(s.ID))

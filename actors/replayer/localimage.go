@@ -95,9 +95,24 @@ func (p *performer) openLocal(ctx context.Context, imageID string) (core.Msg, er
 	if err != nil {
 		return nil, err
 	}
+	if now.promotion() != core.Primary {
+		if err := p.finishRemovals(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return core.LocalOpened{
 		Name: name, Promotion: now.promotion(), Tag: now.tag, TagData: now.data, ResyncRequested: now.resync,
 	}, nil
+}
+
+// finishRemovals completes what a predecessor that died left half done.
+func (p *performer) finishRemovals(ctx context.Context) error {
+	done, err := p.local.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return p.local.image.FinishRemovals(ctx)
 }
 
 // watchLock tells the machine when the lock is gone for good.

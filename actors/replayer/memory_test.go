@@ -346,6 +346,9 @@ func (s *scene) equal() {
 	}
 	names := map[string]bool{}
 	for _, snap := range h.Snapshots {
+		if snap.Namespace != nil && snap.Namespace.Kind() == rbd.SnapshotTrash {
+			s.t.Errorf("snapshot %d was left in the trash", snap.ID)
+		}
 		names[snap.Name] = true
 	}
 	for op := wire.OpTID(1); op <= s.op; op++ {
