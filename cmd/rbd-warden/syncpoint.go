@@ -34,8 +34,10 @@ type ownerWatch struct {
 	since  time.Time
 }
 
-// ownerGrace is how long a silent owner of the primary's lock is left alone.
-const ownerGrace = 5 * time.Minute
+// ownerGrace is how long a silent owner of the primary's lock is left alone, after its watch
+// has expired. It is no longer, because the owner may be a worker of ours that was killed
+// while it made a sync point.
+const ownerGrace = 30 * time.Second
 
 func (r *remoteSnapshots) Create(ctx context.Context, name string) error {
 	if err := r.spareTheOwner(ctx); err != nil {
