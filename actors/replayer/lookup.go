@@ -12,6 +12,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/journal"
+	mirrorpool "github.com/rbdwarden/rbdwarden/mirror"
 	"github.com/rbdwarden/rbdwarden/rados"
 )
 
@@ -76,7 +77,7 @@ func roleOf(ctx context.Context, io rados.IOContext, imageID string) (role, erro
 // prepareLocal is PREPARE_LOCAL_IMAGE.
 func (p *performer) prepareLocal(ctx context.Context) (core.Msg, error) {
 	io := p.Local.IO
-	id, record, err := mirrorRecord(ctx, io, p.GlobalID)
+	id, record, err := mirrorpool.FindImage(ctx, io, p.GlobalID)
 	if errors.Is(err, syscall.ENOENT) {
 		return core.LocalPrepared{}, nil
 	}
@@ -109,7 +110,7 @@ func (p *performer) prepareLocal(ctx context.Context) (core.Msg, error) {
 // prepareRemote is PREPARE_REMOTE_IMAGE.
 func (p *performer) prepareRemote(ctx context.Context) (core.Msg, error) {
 	io := p.Remote.IO
-	id, record, err := mirrorRecord(ctx, io, p.GlobalID)
+	id, record, err := mirrorpool.FindImage(ctx, io, p.GlobalID)
 	if errors.Is(err, syscall.ENOENT) {
 		return p.remoteGone(ctx)
 	}
@@ -149,16 +150,6 @@ func (p *performer) remoteGone(ctx context.Context) (core.Msg, error) {
 		return nil, fmt.Errorf("remote image no longer exists; the local copy is kept, because rbd_mirroring_delete_delay is set: %w", syscall.EEXIST)
 	}
 	return core.RemotePrepared{}, nil
-}
-
-// mirrorRecord finds an image by its global id; ENOENT if it is not mirrored.
-func mirrorRecord(ctx context.Context, io rados.IOContext, globalID string) (id string, _ mirror.Image, err error) {
-	id, err = rados.Ask(ctx, io, rbd.MirroringObject, mirror.ImageGetID(globalID))
-	if err != nil {
-		return "", mirror.Image{}, err
-	}
-	record, err := rados.Ask(ctx, io, rbd.MirroringObject, mirror.ImageGet(id))
-	return id, record, err
 }
 
 // openRemote is OPEN_REMOTE_IMAGE.
