@@ -70,6 +70,13 @@ func SharedPair(t testing.TB) *lab.Pair {
 	return shared.pair
 }
 
+// ParallelPair is OwnPair for a test that takes long: it runs beside the package's other parallel tests.
+func ParallelPair(t *testing.T, conf ...string) *lab.Pair {
+	t.Helper()
+	t.Parallel()
+	return OwnPair(t, conf...)
+}
+
 // OwnPair starts two clusters for one test, which may do with them what it likes.
 func OwnPair(t testing.TB, conf ...string) *lab.Pair {
 	t.Helper()

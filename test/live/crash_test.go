@@ -63,7 +63,7 @@ func witnesses(images []*harness.Image) []*witness {
 // The commit position never goes back, and the contents are equal in the end.
 func TestKilledInReplay(t *testing.T) {
 	const kills = 20
-	pair := harness.SharedPair(t)
+	pair := harness.ParallelPair(t)
 	pool := harness.NewPool(t, pair, lab.PoolMode)
 	var images []*harness.Image
 	for n := range 2 {
@@ -129,7 +129,7 @@ func writeUntilStopped(t *testing.T, images []*harness.Image) (stop func()) {
 // TestKilledInSync kills the daemon again and again during the first copy of images. No sync goes back behind the object
 // that it had reached by its own record, and the contents are equal in the end.
 func TestKilledInSync(t *testing.T) {
-	pair := harness.SharedPair(t)
+	pair := harness.ParallelPair(t)
 	pool := harness.NewPool(t, pair, lab.PoolMode)
 	var images []*harness.Image
 	for n := range 2 {

@@ -72,7 +72,7 @@ func TestOrderlyFailoverAndBack(t *testing.T) {
 // TestForcedPromotionWhenThePrimarySiteIsLost pauses the whole primary site. The secondary must be promotable within
 // seconds, writable, and afterwards hold what the primary had flushed.
 func TestForcedPromotionWhenThePrimarySiteIsLost(t *testing.T) {
-	pair := harness.OwnPair(t)
+	pair := harness.ParallelPair(t)
 	pool := harness.NewPool(t, pair, lab.PoolMode)
 	image := pool.Create(t, "image", harness.ImageOptions{SizeMiB: 32})
 	writer := image.OpenWriter(t, pair.Primary, 7)
@@ -101,7 +101,7 @@ func TestForcedPromotionWhenThePrimarySiteIsLost(t *testing.T) {
 // TestMirroringGoesOnWhenThePrimarySiteComesBack pauses the primary site for longer than the daemon waits for an answer.
 // Nobody restarts anything, and mirroring goes on.
 func TestMirroringGoesOnWhenThePrimarySiteComesBack(t *testing.T) {
-	pair := harness.OwnPair(t)
+	pair := harness.ParallelPair(t)
 	pool := harness.NewPool(t, pair, lab.PoolMode)
 	image := pool.Create(t, "image", harness.ImageOptions{SizeMiB: 16})
 	image.Bench(t, "rand", "16K", "1M")

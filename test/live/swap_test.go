@@ -29,7 +29,7 @@ func marksOf(t *testing.T, image *harness.Image) marks {
 // TestDaemonsTakeOverFromEachOtherWithoutResync hands a pool from upstream's daemon to ours, back, and over again. Each
 // goes on from the other's checkpoint.
 func TestDaemonsTakeOverFromEachOtherWithoutResync(t *testing.T) {
-	pair := harness.SharedPair(t)
+	pair := harness.ParallelPair(t)
 	pool := harness.NewPool(t, pair, lab.PoolMode)
 	var images []*harness.Image
 	for n := range 3 {
