@@ -30,11 +30,56 @@ func CreateSnapshot(ctx context.Context, io rados.IOContext, imageID, name strin
 	})
 }
 
-// RemoveSnapshot removes a snapshot of the image: ENOENT if there is none.
+// RemoveSnapshot removes a snapshot of the image: ENOENT if there is none. A removal that
+// was cut short is completed: librbd first puts a snapshot into the trash, where its name
+// does not find it any more (src/librbd/operation/SnapshotRemoveRequest.cc), and would
+// leave it there.
 func RemoveSnapshot(ctx context.Context, io rados.IOContext, imageID, name string) error {
 	return withImage(ctx, io, imageID, "remove snapshot "+name, func(image *rbd.Image) error {
-		return image.GetSnapshot(name).Remove()
+		err := errno(image.GetSnapshot(name).Remove())
+		if !errors.Is(err, syscall.ENOENT) {
+			return err
+		}
+		trashed, lookErr := trashedSnapshots(image, name)
+		if lookErr != nil {
+			return lookErr
+		}
+		for _, id := range trashed {
+			if err := image.RemoveSnapByID(id); err != nil {
+				return fmt.Errorf("snapshot %d in the trash: %w", id, errno(err))
+			}
+		}
+		if len(trashed) > 0 {
+			return nil
+		}
+		return err
 	})
+}
+
+// trashedSnapshots finds the snapshots in the trash that once had a name.
+func trashedSnapshots(image *rbd.Image, name string) ([]uint64, error) {
+	snaps, err := image.GetSnapshotNames()
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots: %w", errno(err))
+	}
+	var ids []uint64
+	for _, s := range snaps {
+		kind, err := image.GetSnapNamespaceType(s.Id)
+		if err != nil {
+			return nil, fmt.Errorf("namespace of snapshot %d: %w", s.Id, errno(err))
+		}
+		if kind != rbd.SnapNamespaceTypeTrash {
+			continue
+		}
+		original, err := image.GetSnapTrashNamespace(s.Id)
+		if err != nil {
+			return nil, fmt.Errorf("name of snapshot %d in the trash: %w", s.Id, errno(err))
+		}
+		if original == name {
+			ids = append(ids, s.Id)
+		}
+	}
+	return ids, nil
 }
 
 // withImage opens the image for as long as fn takes: an open image is a watcher of
