@@ -31,7 +31,7 @@ const (
 	ReadOmapList                          // After, Prefix, Max → Pairs, More
 	ReadOmapKeys                          // Keys → Pairs
 	ReadExec                              // Call → Data
-	ReadChecksum                          // Offset, Length, Chunk → Data (encoded u32 count, then crc32c each)
+	ReadChecksum                          // Offset, Length, Chunk, Checksum, Seed → Data (see Checksums)
 	ReadListWatchers                      // → Watchers
 	ReadListSnaps                         // → Clones, Seq
 )
@@ -41,7 +41,7 @@ type ReadStep struct {
 	Kind   ReadKind
 	Offset uint64
 	Length uint64
-	Chunk  uint64 // ReadChecksum: bytes per checksum
+	Chunk  uint64 // ReadChecksum: bytes per checksum; 0: one checksum of all
 	Name   string
 	Value  []byte
 	After  string // ReadOmapList: keys after this one
@@ -49,6 +49,9 @@ type ReadStep struct {
 	Max    uint64 // ReadOmapList: at most so many
 	Keys   []string
 	Call   class.Call
+	// Checksum and Seed belong to ReadChecksum.
+	Checksum ChecksumType
+	Seed     uint64
 
 	Data     []byte
 	Extents  []Extent // ReadSparse: where the bytes of Data belong, in order
@@ -120,11 +123,6 @@ func (op *ReadOp) GetOmap(keys ...string) *ReadStep {
 // Exec calls a class method; its reply is in Data.
 func (op *ReadOp) Exec(call class.Call) *ReadStep {
 	return op.add(&ReadStep{Kind: ReadExec, Call: call})
-}
-
-// Checksum gives crc32c checksums (seed 0xffffffff) of chunks of the range.
-func (op *ReadOp) Checksum(offset, length, chunk uint64) *ReadStep {
-	return op.add(&ReadStep{Kind: ReadChecksum, Offset: offset, Length: length, Chunk: chunk})
 }
 
 // ListWatchers gives the object's Watchers.

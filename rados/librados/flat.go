@@ -2,6 +2,7 @@ package librados
 
 import (
 	"encoding/binary"
+	"math"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -180,6 +181,12 @@ func (f *flatten) readStep(s *rados.ReadStep) error {
 		f.str(s.Call.Method)
 		f.blob(s.Call.In)
 	case rados.ReadChecksum:
+		width := s.Checksum.Bytes()
+		if width == 0 || s.Chunk > math.MaxUint32 {
+			return syscall.EINVAL // librados has 32 bits for the chunk
+		}
+		f.u8(uint8(s.Checksum))
+		f.blob(binary.LittleEndian.AppendUint64(nil, s.Seed)[:width])
 		f.u64(s.Offset)
 		f.u64(s.Length)
 		f.u64(s.Chunk)

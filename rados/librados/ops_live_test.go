@@ -136,7 +136,7 @@ func TestLiveReadSteps(t *testing.T) {
 	beyond := op.Read(1<<20, 8)
 	sparse := op.SparseRead(0, 1<<20)
 	stat := op.Stat()
-	sums := op.Checksum(64<<10, 8192, 4096)
+	sums := op.Checksum(rados.CRC32C, 0xffffffff, 64<<10, 8192, 4096)
 	mustRead(t, io, "o", &op)
 	if string(part.Data) != "abcdefgh" || len(beyond.Data) != 0 {
 		t.Errorf("read %q and %q", part.Data, beyond.Data)

@@ -346,10 +346,10 @@ void add_read_step(read_step &s, librados::ObjectReadOperation &r, flat_reader &
     break;
   }
   case R_CHECKSUM: {
+    auto type = rados_checksum_type_t(in.u8());
+    auto seed = in.blob();
     uint64_t off = in.u64(), len = in.u64(), chunk = in.u64();
-    bufferlist seed;
-    seed.append("\xff\xff\xff\xff", 4);
-    r.checksum(LIBRADOS_CHECKSUM_TYPE_CRC32C, seed, off, len, chunk, &s.data, &s.rval);
+    r.checksum(type, seed, off, len, chunk, &s.data, &s.rval);
     break;
   }
   case R_LIST_WATCHERS: r.list_watchers(&s.watchers, &s.rval); break;

@@ -94,7 +94,8 @@ func readAction(d dice, object string, snaps ceph.SnapContext) action {
 	offset := uint64(d.IntN(3))*4096 + uint64(d.IntN(9))
 	after, name := d.pick("", "k1", "x"), d.pick("x", "y")
 	value, limit := d.bytes(1), uint64(1+d.IntN(3))
-	kind := d.IntN(4)
+	kind := d.IntN(5)
+	sum := checksumStep(d)
 	return action{fmt.Sprintf("%s: read %d at %d", object, kind, snap), func(ctx context.Context, w world) (any, error) {
 		op := rados.ReadOp{Snap: snap}
 		switch kind {
@@ -112,6 +113,8 @@ func readAction(d dice, object string, snaps ceph.SnapContext) action {
 			op.Read(0, 1<<20)
 			op.Stat()
 			op.SparseRead(offset, 5000)
+		case 4:
+			op.Checksum(sum.Checksum, sum.Seed, sum.Offset, sum.Length, sum.Chunk)
 		}
 		err := w.io.Read(ctx, object, &op)
 		if kind == 0 && (errors.Is(err, syscall.ENOENT) || len(op.Steps[0].Clones) == 0) {
@@ -120,6 +123,20 @@ func readAction(d dice, object string, snaps ceph.SnapContext) action {
 		}
 		return normal(op.Steps), err
 	}}
+}
+
+// checksumStep asks for checksums of ranges in, at, over and behind the object's end.
+func checksumStep(d dice) rados.ReadStep {
+	s := rados.ReadStep{Checksum: rados.ChecksumType(d.IntN(3)), Seed: d.Uint64(), Chunk: []uint64{0, 1, 3, 4, 100, 4096}[d.IntN(6)]}
+	s.Offset = uint64(d.IntN(3))*4096 + uint64(d.IntN(9))
+	if d.IntN(2) == 0 {
+		s.Offset = 0
+	}
+	s.Length = max(s.Chunk, 1) * uint64(d.IntN(6))
+	if d.IntN(8) == 0 {
+		s.Length++
+	}
+	return s
 }
 
 // normal is the answer without what may differ: how much of a sparse read is told to

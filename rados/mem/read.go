@@ -2,13 +2,11 @@ package mem
 
 import (
 	"bytes"
-	"hash/crc32"
 	"maps"
 	"slices"
 	"strings"
 	"syscall"
 
-	"github.com/rbdwarden/rbdwarden/ceph/encoding"
 	"github.com/rbdwarden/rbdwarden/rados"
 )
 
@@ -116,24 +114,3 @@ func listOmap(m map[string][]byte, after, prefix string, limit uint64) (pairs ma
 	}
 	return pairs, false
 }
-
-// checksum gives a crc32c with seed -1 and without the final inversion for each
-// chunk, like CEPH_OSD_OP_CHECKSUM.
-func checksum(at *state, s *rados.ReadStep) ([]byte, error) {
-	data := at.data.read(s.Offset, s.Length)
-	chunk := int(s.Chunk)
-	if chunk <= 0 {
-		chunk = len(data)
-	}
-	if len(data) == 0 || len(data)%chunk != 0 {
-		return nil, syscall.EINVAL
-	}
-	var e encoding.Encoder
-	e.U32(uint32(len(data) / chunk))
-	for c := range slices.Chunk(data, chunk) {
-		e.U32(^crc32.Checksum(c, castagnoli))
-	}
-	return e.Bytes(), nil
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
