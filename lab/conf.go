@@ -17,7 +17,8 @@ func monHost(port int) string {
 	return fmt.Sprintf("[v2:127.0.0.1:%d,v1:127.0.0.1:%d]", port, port+1)
 }
 
-// confText renders ceph.conf. [global] comes last, so that extra lines without a section of their own belong to it.
+// confText renders ceph.conf. The monitor gathers changes for 0.05 s, not for a second, before it commits them: one monitor
+// has nobody to spare, and every snapshot waits for such a commit. [global] comes last, so that extra lines without a section of their own belong to it.
 func confText(d description, extra []string) string {
 	if d.Store == Memstore {
 		// Memstore's count of used bytes falls below zero when objects shrink, and the OSD then takes itself for full. This
@@ -28,6 +29,8 @@ func confText(d description, extra []string) string {
 mon data = %[1]s/mon
 mon data avail warn = 1
 mon data avail crit = 1
+paxos propose interval = 0.05
+paxos min wait = 0.01
 auth allow insecure global id reclaim = false
 keyring = %[1]s/daemon.keyring
 [mgr]
