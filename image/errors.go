@@ -16,7 +16,7 @@ var ErrNotOwner = fmt.Errorf("the exclusive lock does not hold: %w", syscall.EBU
 // ErrClosed says that the Image was closed.
 var ErrClosed = errors.New("image is closed")
 
-// CloneError says that an image has a parent: clones are not supported so far.
+// CloneError says that an image has a parent where that cannot be dealt with.
 type CloneError struct {
 	ImageID string
 	Parent  rbd.ParentSpec
@@ -25,6 +25,25 @@ type CloneError struct {
 func (e *CloneError) Error() string {
 	return fmt.Sprintf("image %s is a clone (of snapshot %d of image %s in pool %d), and clones are not supported", e.ImageID, e.Parent.Snap, e.Parent.ImageID, e.Parent.Pool)
 }
+
+// ParentError says that the parent of a clone, or of one of its ancestors, cannot be
+// read.
+type ParentError struct {
+	ImageID string // of the clone
+	Parent  rbd.ParentSpec
+	NoPool  bool // the parent's pool does not exist
+	Err     error
+}
+
+func (e *ParentError) Error() string {
+	where := fmt.Sprintf("pool %d", e.Parent.Pool)
+	if e.Parent.Namespace != "" {
+		where += ", namespace " + e.Parent.Namespace
+	}
+	return fmt.Sprintf("parent of image %s (snapshot %d of image %s in %s): %v", e.ImageID, e.Parent.Snap, e.Parent.ImageID, where, e.Err)
+}
+
+func (e *ParentError) Unwrap() error { return e.Err }
 
 // PrimaryError says that an image is primary here: whoever replicates must not
 // write it.

@@ -25,10 +25,11 @@ type Header struct {
 	Flags        rbd.Flags // of the head
 	Layout       Layout
 	SnapContext  ceph.SnapContext
-	Snapshots    []Snapshot // oldest first
-	SnapLimit    uint64     // rbd.NoSnapshotLimit if there is none
-	Parent       rbd.ParentSpec
-	Overlap      uint64 // bytes that the head may share with the parent
+	Snapshots    []Snapshot     // oldest first
+	SnapLimit    uint64         // rbd.NoSnapshotLimit if there is none
+	Parent       rbd.ParentSpec // of the head and of all snapshots that are attached
+	Attached     bool           // the head is a clone, even if its overlap has come down to 0
+	Overlap      uint64         // bytes that the head may share with the parent
 	Created      time.Time
 	Metadata     map[string][]byte // "rbd image-meta"
 }
@@ -38,6 +39,7 @@ type Snapshot struct {
 	rbd.SnapshotInfo
 	Protection rbd.Protection
 	Flags      rbd.Flags
+	Attached   bool   // it is a snapshot of a clone that was not flattened for it
 	Overlap    uint64 // bytes that it may share with the parent
 }
 
@@ -163,14 +165,14 @@ func readHeader(ctx context.Context, io rados.IOContext, object string, snaps []
 	ask(&a, rbd.GetObjectPrefix(), func(s string) { h.Layout.ObjectPrefix = s })
 	ask(&a, rbd.GetDataPool(), func(p int64) { h.Layout.DataPool = p })
 	ask(&a, rbd.ParentGet(), func(p rbd.ParentSpec) { h.Parent = p })
-	ask(&a, rbd.ParentOverlapGet(ceph.NoSnap), func(n *uint64) { h.Overlap = deref(n) })
+	ask(&a, rbd.ParentOverlapGet(ceph.NoSnap), func(n *uint64) { h.Attached, h.Overlap = n != nil, deref(n) })
 	ask(&a, rbd.GetCreateTimestamp(), func(t time.Time) { h.Created = t })
 	for i, id := range snaps { // newest first, as in the snapshot context
 		s := &h.Snapshots[len(snaps)-1-i]
 		ask(&a, rbd.SnapshotGet(id), func(info rbd.SnapshotInfo) { s.SnapshotInfo = info })
 		ask(&a, rbd.GetProtection(id), func(p rbd.Protection) { s.Protection = p })
 		ask(&a, rbd.GetFlags(id), func(f rbd.Flags) { s.Flags = f })
-		ask(&a, rbd.ParentOverlapGet(id), func(n *uint64) { s.Overlap = deref(n) })
+		ask(&a, rbd.ParentOverlapGet(id), func(n *uint64) { s.Attached, s.Overlap = n != nil, deref(n) })
 	}
 	if err := a.run(ctx, io, object); err != nil {
 		return nil, err

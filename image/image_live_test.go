@@ -273,15 +273,6 @@ func (m *model) verify() {
 	f.checkObjectMaps(m.spec.Name, slices.Collect(maps.Keys(m.snapshots))...)
 }
 
-func firstDifference(a, b []byte) int {
-	for i := range min(len(a), len(b)) {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return min(len(a), len(b))
-}
-
 // compareDiffs compares, between neighbouring snapshots, what fast-diff says from
 // the object maps with what the objects' clones say: fast-diff may not miss an
 // object.
