@@ -17,8 +17,9 @@ func (j *Journal) Client(ctx context.Context, id string) (wire.Client, error) {
 	return c, nil
 }
 
-// Register registers a client; EEXIST if it is registered. It starts at the lowest
-// commit position of all the others, and connected.
+// Register registers a client; EEXIST if it is registered. It starts connected, at
+// the lowest commit position of the other connected clients (see ClientRegister of
+// package ceph/journal).
 func (j *Journal) Register(ctx context.Context, id string, data wire.ClientMeta) error {
 	var op rados.WriteOp
 	op.Exec(wire.ClientRegister(id, wire.EncodeClientData(data)))
@@ -47,7 +48,7 @@ func (j *Journal) Unregister(ctx context.Context, id string) error {
 	return j.tell(ctx, fmt.Sprintf("unregister journal client %q", id), &op)
 }
 
-// Commit stores how far a client has committed (see Positions). Everything up to
+// Commit stores how far a client has committed (see replay.Planner). Everything up to
 // the position must be durable: entries behind it may be trimmed at once, and are
 // never replayed again. The cluster does not refuse a position that moves back.
 func (j *Journal) Commit(ctx context.Context, id string, p wire.ObjectSetPosition) error {

@@ -1,7 +1,7 @@
 // Package journal works with the journals of RBD images over a rados.IOContext:
 // metadata, clients and tags (Journal), reading entries in order as they are
-// written (Tailer), turning "safe up to here" into the commit position that every
-// journal client understands (Positions), trimming, and printing (Dump).
+// written (Tailer), trimming, and printing (Dump). Package replay turns "safe up to
+// here" into the commit position that every journal client understands.
 //
 // # How a tail is read
 //

@@ -224,49 +224,6 @@ func TestTrim(t *testing.T) {
 	}
 }
 
-func TestEntriesBehind(t *testing.T) {
-	at := func(tag wire.TagTID, entry wire.EntryTID) wire.ObjectSetPosition {
-		return wire.ObjectSetPosition{{Object: 1, Tag: tag, Entry: entry}}
-	}
-	tags := map[wire.TagTID]wire.TagData{
-		3: {Predecessor: wire.TagPredecessor{Tag: 2, Entry: 50}},
-		4: {Predecessor: wire.TagPredecessor{MirrorUUID: wire.OrphanMirrorUUID, Tag: 3, Entry: 7}},
-		6: {Predecessor: wire.TagPredecessor{MirrorUUID: "other site", Tag: 5, Entry: 9}},
-		8: {Predecessor: wire.TagPredecessor{Tag: 8, Entry: 9}},
-	}
-	lookup := func(t wire.TagTID) (wire.TagData, bool) { d, ok := tags[t]; return d, ok }
-	for _, c := range []struct {
-		name            string
-		primary, mirror wire.ObjectSetPosition
-		want            uint64
-		missing         wire.TagTID
-	}{
-		{"same", at(2, 5), at(2, 5), 0, 0},
-		{"same tag", at(2, 5), at(2, 3), 2, 0},
-		{"mirror ahead", at(2, 5), at(2, 6), 0, 0},
-		{"mirror in a newer tag", at(2, 5), at(3, 0), 0, 0},
-		{"primary has committed nothing", nil, at(2, 5), 0, 0},
-		{"mirror has committed nothing", at(4, 3), nil, 3 + 7 + 50, 2},
-		{"over two tags", at(4, 3), at(2, 40), 3 + 7 + 10, 0},
-		{"another site was primary", at(6, 3), at(2, 0), 3, 0},
-		{"unknown tag", at(7, 1), at(2, 0), 0, 7},
-		{"a tag that precedes itself", at(8, 1), at(2, 0), 1, 0},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			n, missing := EntriesBehind(c.primary, c.mirror, lookup)
-			if c.missing != 0 {
-				if missing == nil || *missing != c.missing {
-					t.Fatalf("missing %v, want %d", missing, c.missing)
-				}
-				return
-			}
-			if n != c.want || missing != nil {
-				t.Fatalf("%d, missing %v, want %d", n, missing, c.want)
-			}
-		})
-	}
-}
-
 func TestPositionsKeepAnOlderTagsPlaces(t *testing.T) {
 	old := wire.ObjectSetPosition{{Object: 5, Tag: 1, Entry: 9}, {Object: 4, Tag: 1, Entry: 8}}
 	p := NewPositions(2, old)
@@ -385,7 +342,7 @@ func TestImageTagsOfManyPages(t *testing.T) {
 	if _, err := j.AllocateTag(t.Context(), wire.NewTagClass, wire.TagData{}); err != nil {
 		t.Fatal(err) // of somebody else's class
 	}
-	tags, err := j.ImageTags(t.Context(), "")
+	tags, err := j.ImageTags(t.Context(), "", 0)
 	if err != nil || len(tags) != 601 {
 		t.Fatalf("%d tags, %v", len(tags), err)
 	}
@@ -394,7 +351,7 @@ func TestImageTagsOfManyPages(t *testing.T) {
 	}
 	io.change(func(h *fakeHeader) { h.tags[5].Data = h.tags[5].Data[:3] })
 	var e *rados.Error
-	if _, err := j.ImageTags(t.Context(), ""); !errors.As(err, &e) || !strings.Contains(e.Op, "tag 5") {
+	if _, err := j.ImageTags(t.Context(), "", 0); !errors.As(err, &e) || !strings.Contains(e.Op, "tag 5") {
 		t.Errorf("%v", err)
 	}
 	io.change(func(h *fakeHeader) { h.clients[""].Data = wire.EncodeClientData(wire.CLIClientMeta{}) })

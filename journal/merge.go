@@ -289,3 +289,8 @@ func (q *entryQueue) pop() Entry {
 	q.bytes -= int64(e.Size())
 	return e
 }
+
+// before tells whether a is an earlier entry than b.
+func before(a, b wire.ObjectPosition) bool {
+	return a.Tag < b.Tag || a.Tag == b.Tag && a.Entry < b.Entry
+}

@@ -72,15 +72,11 @@ type ImageTag struct {
 	wire.TagData
 }
 
-// ImageTags lists, ascending, the image's own tags as far as the client may still
-// need them: who was primary when. The last one says who is now. A tag whose data
-// does not decode is an error that names it.
-func (j *Journal) ImageTags(ctx context.Context, clientID string) ([]ImageTag, error) {
-	meta, err := j.ImageMeta(ctx)
-	if err != nil {
-		return nil, err
-	}
-	tags, err := j.Tags(ctx, clientID, &meta.TagClass)
+// ImageTags lists, ascending, the tags of the image's class (see ImageMeta) as far as
+// the client may still need them: who was primary when. The last one says who is now. A
+// tag whose data does not decode is an error that names it.
+func (j *Journal) ImageTags(ctx context.Context, clientID string, class wire.TagClass) ([]ImageTag, error) {
+	tags, err := j.Tags(ctx, clientID, &class)
 	if err != nil {
 		return nil, err
 	}

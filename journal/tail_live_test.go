@@ -130,9 +130,6 @@ func TestTailLive(t *testing.T) {
 	m, err := j.Refresh(ctx)
 	must(t, err)
 	peer, _ := m.Client("peer")
-	if n, missing := EntriesBehind(c.CommitPosition, peer.CommitPosition, nil); n != 0 || missing != nil {
-		t.Errorf("%d entries behind, %v: %v, %v", n, missing, c.CommitPosition, peer.CommitPosition)
-	}
 	if !slices.Equal(c.CommitPosition, peer.CommitPosition) {
 		t.Errorf("we committed %v, librbd %v", peer.CommitPosition, c.CommitPosition)
 	}
@@ -190,7 +187,7 @@ func TestAppendFirstLive(t *testing.T) {
 	_, err = w.WriteAt(make([]byte, 512), 4096)
 	must(t, err)
 	must(t, w.Close())
-	tags, err := j.ImageTags(ctx, wire.MasterClientID)
+	tags, err := j.ImageTags(ctx, wire.MasterClientID, meta.TagClass)
 	must(t, err)
 	if last := tags[len(tags)-1]; last.TID != tag.TID+1 || last.Predecessor.Tag != tag.TID || last.Predecessor.Entry != 0 {
 		t.Errorf("librbd's next tag is %+v", last)

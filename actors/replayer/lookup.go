@@ -37,19 +37,11 @@ func (r role) promotion() core.Promotion {
 // readRole reads the image client's registration and the journal's newest tag
 // (librbd::Journal::get_tag_owner).
 func readRole(ctx context.Context, j *journal.Journal) (role, error) {
-	client, err := j.Client(ctx, wire.MasterClientID)
+	own, err := j.ImageMeta(ctx)
 	if err != nil {
 		return role{}, err
 	}
-	meta, err := wire.DecodeClientData(client.Data)
-	if err != nil {
-		return role{}, fmt.Errorf("image client in %s: %w", j.HeaderObject(), err)
-	}
-	own, ok := meta.(wire.ImageClientMeta)
-	if !ok {
-		return role{}, fmt.Errorf("image client in %s is a %T: %w", j.HeaderObject(), meta, syscall.EBADMSG)
-	}
-	tags, err := j.Tags(ctx, wire.MasterClientID, &own.TagClass)
+	tags, err := j.ImageTags(ctx, wire.MasterClientID, own.TagClass)
 	if err != nil {
 		return role{}, err
 	}
@@ -57,11 +49,7 @@ func readRole(ctx context.Context, j *journal.Journal) (role, error) {
 		return role{}, fmt.Errorf("%s has no tag: %w", j.HeaderObject(), syscall.EBADMSG)
 	}
 	newest := tags[len(tags)-1]
-	data, err := wire.DecodeTagData(newest.Data)
-	if err != nil {
-		return role{}, fmt.Errorf("tag %d in %s: %w", newest.TID, j.HeaderObject(), err)
-	}
-	return role{tagClass: own.TagClass, tag: newest.TID, data: data, resync: own.ResyncRequested}, nil
+	return role{tagClass: own.TagClass, tag: newest.TID, data: newest.TagData, resync: own.ResyncRequested}, nil
 }
 
 // roleOf opens the journal of an image only to read its role.

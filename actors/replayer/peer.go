@@ -139,19 +139,15 @@ func olderTags(ctx context.Context, j *journal.Journal, tags []core.Tag) ([]core
 	return tags, nil
 }
 
-// allTags reads and decodes the tags of a class, oldest first.
+// allTags reads the tags of a class, oldest first.
 func allTags(ctx context.Context, j *journal.Journal, clientID string, class wire.TagClass) ([]core.Tag, error) {
-	stored, err := j.Tags(ctx, clientID, &class)
+	stored, err := j.ImageTags(ctx, clientID, class)
 	if err != nil {
 		return nil, err
 	}
-	tags := make([]core.Tag, 0, len(stored))
-	for _, t := range stored {
-		data, err := wire.DecodeTagData(t.Data)
-		if err != nil {
-			return nil, fmt.Errorf("tag %d in %s: %w", t.TID, j.HeaderObject(), err)
-		}
-		tags = append(tags, core.Tag{TID: t.TID, Data: data})
+	tags := make([]core.Tag, len(stored))
+	for i, t := range stored {
+		tags[i] = core.Tag{TID: t.TID, Data: t.TagData}
 	}
 	return tags, nil
 }

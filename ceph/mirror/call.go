@@ -15,33 +15,18 @@ const (
 // InstanceObject is where the daemons of a pool talk to the one with that instance id.
 func InstanceObject(instanceID string) string { return "rbd_mirror_instance." + instanceID }
 
-// call builds a call of the object class; fill (may be nil) encodes its input.
+// call describes a call of the object class "rbd"; see class.New.
 func call(method string, fill func(e *encoding.Encoder)) class.Call {
-	c := class.Call{Class: "rbd", Method: method}
-	if fill != nil {
-		var e encoding.Encoder
-		fill(&e)
-		c.In = e.Bytes()
-	}
-	return c
+	return class.New("rbd", method, fill)
 }
 
-// query is a call whose reply read decodes.
+// query is a call whose reply read decodes; see class.Ask.
 func query[R any](method string, fill func(e *encoding.Encoder), read func(d *encoding.Decoder) R) class.Query[R] {
-	return class.Query[R]{Call: call(method, fill), Decode: func(reply []byte) (R, error) {
-		return decode("rbd."+method+" reply", reply, read)
-	}}
+	return class.Ask("rbd", method, fill, read)
 }
 
-// decode reads one value; on an error the zero value is returned with it.
 func decode[R any](what string, b []byte, read func(d *encoding.Decoder) R) (R, error) {
-	d := encoding.NewDecoder(what, b)
-	r := read(d)
-	if err := d.Err(); err != nil {
-		var none R
-		return none, err
-	}
-	return r, nil
+	return class.Decode(what, b, read)
 }
 
 // text encodes strings as a call's input.

@@ -24,7 +24,8 @@ func MetadataSet(pairs map[string][]byte) class.Call {
 	})
 }
 
-// MetadataRemove deletes one pair; ENOENT if it is not there.
+// MetadataRemove deletes one pair. One that is not there is no error: the class
+// removes the omap key without looking.
 func MetadataRemove(key string) class.Call { return call("metadata_remove", text(key)) }
 
 // MetadataGet asks for one value; ENOENT if it is not there.

@@ -8,7 +8,8 @@ import (
 )
 
 // Positions turns "every entry up to this one is safe" into the commit position
-// that all clients of the journal understand: for each splay offset the newest
+// that all clients of the journal understand, in the plainest way, for the tests of
+// the tailer (package replay has the real one): for each splay offset the newest
 // safe entry and its object, newest first. An offset keeps its position, of an
 // older tag too, until a newer entry at that offset is safe.
 //
@@ -82,10 +83,6 @@ func advance(current wire.ObjectSetPosition, safe []wire.ObjectPosition, width u
 		keep(at)
 	}
 	return next
-}
-
-func before(a, b wire.ObjectPosition) bool {
-	return a.Tag < b.Tag || a.Tag == b.Tag && a.Entry < b.Entry
 }
 
 func after(at wire.ObjectPosition, tag wire.TagTID, entry wire.EntryTID) bool {
