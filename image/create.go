@@ -239,7 +239,7 @@ func build(ctx context.Context, io rados.IOContext, spec CreateSpec, l Layout, f
 			return err
 		}
 	}
-	return createJournal(ctx, io, spec)
+	return createJournal(ctx, io, spec.ID, spec.RemoteMirrorUUID)
 }
 
 func enterDirectory(ctx context.Context, io rados.IOContext, name, id string) error {
@@ -262,9 +262,9 @@ func enterDirectory(ctx context.Context, io rados.IOContext, name, id string) er
 }
 
 // createJournal makes the local journal after this cluster's configuration. Its
-// first tag says that the remote is primary, and librbd refuses to write here.
-func createJournal(ctx context.Context, io rados.IOContext, spec CreateSpec) error {
-	options := journal.CreateOptions{Pool: -1, TagData: wire.TagData{MirrorUUID: spec.RemoteMirrorUUID}}
+// first tag says who is primary: while it is the remote, librbd refuses to write here.
+func createJournal(ctx context.Context, io rados.IOContext, id, primary string) error {
+	options := journal.CreateOptions{Pool: -1, TagData: wire.TagData{MirrorUUID: primary}}
 	for _, o := range []struct {
 		name string
 		into *uint8
@@ -291,5 +291,5 @@ func createJournal(ctx context.Context, io rados.IOContext, spec CreateSpec) err
 		options.Pool = data.Pool().ID
 		data.Close()
 	}
-	return journal.Create(ctx, io, spec.ID, options)
+	return journal.Create(ctx, io, id, options)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/rbdwarden/rbdwarden/ceph"
 	"github.com/rbdwarden/rbdwarden/ceph/mirror"
@@ -58,7 +59,7 @@ func remove(ctx context.Context, io rados.IOContext, id string, opts lock.Option
 		if !errors.As(err, &exists) {
 			return err
 		}
-		if err := removeContents(ctx, io, id, opts, record); err != nil {
+		if err := removeContents(ctx, io, id, Options{Lock: opts}, record); err != nil {
 			return err
 		}
 	}
@@ -71,16 +72,12 @@ func remove(ctx context.Context, io rados.IOContext, id string, opts lock.Option
 
 // removeContents removes snapshots and data under the exclusive lock, and marks
 // the image as one that is going.
-func removeContents(ctx context.Context, io rados.IOContext, id string, opts lock.Options, record *mirror.Image) (err error) {
-	im, err := Open(ctx, io, id, Options{Lock: opts})
+func removeContents(ctx context.Context, io rados.IOContext, id string, opts Options, record *mirror.Image) (err error) {
+	im, err := Open(ctx, io, id, opts)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if closeErr := im.Close(ctx); closeErr != nil {
-			err = errors.Join(err, closeErr, im.Abandon(ctx))
-		}
-	}()
+	defer func() { err = errors.Join(err, im.closeAnyway(ctx)) }()
 	if err := im.checkUnused(ctx); err != nil {
 		return err
 	}
@@ -112,6 +109,17 @@ func removeContents(ctx context.Context, io rados.IOContext, id string, opts loc
 		h := im.Header()
 		return im.removeRange(ctx, h, 0, ObjectNumber(h.Layout.ObjectCount(h.Size)))
 	})
+}
+
+// closeAnyway closes the image although ctx may have ended: a lock that was left behind
+// would have to be broken, and this client fenced.
+func (im *Image) closeAnyway(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := im.Close(ctx); err != nil {
+		return errors.Join(err, im.Abandon(ctx))
+	}
+	return nil
 }
 
 // checkUnused is an *InUseError if another client watches the header.
@@ -157,12 +165,7 @@ func removeParts(ctx context.Context, io rados.IOContext, id, name string, recor
 		return err
 	}
 	if name != "" {
-		if err := releaseName(ctx, io, name, id); err != nil {
-			return err
-		}
-		err := rados.Tell(ctx, io, rbd.DirectoryObject, rbd.DirRemoveImage(name, id))
-		// ESTALE: the name is another image's, with which we have nothing to do.
-		if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ESTALE) {
+		if err := leaveDirectory(ctx, io, name, id); err != nil {
 			return err
 		}
 	}
@@ -170,6 +173,19 @@ func removeParts(ctx context.Context, io rados.IOContext, id, name string, recor
 		return nil
 	}
 	return removeRecord(ctx, io, id, *record)
+}
+
+// leaveDirectory frees an image's name.
+func leaveDirectory(ctx context.Context, io rados.IOContext, name, id string) error {
+	if err := releaseName(ctx, io, name, id); err != nil {
+		return err
+	}
+	err := rados.Tell(ctx, io, rbd.DirectoryObject, rbd.DirRemoveImage(name, id))
+	// ESTALE: the name is another image's, with which we have nothing to do.
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ESTALE) {
+		return nil
+	}
+	return err
 }
 
 // removeObject removes an object of metadata, if it is there.

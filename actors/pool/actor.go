@@ -58,6 +58,8 @@ type Options struct {
 	List func(ctx context.Context, io rados.IOContext) ([]string, error)
 	// Watch calls changed when mirrored images of one side change, until stop.
 	Watch func(ctx context.Context, io rados.IOContext, changed func(globalID string)) (stop func(), err error)
+	// Trash deletes what was moved to the local trash; nil: nothing is deleted.
+	Trash *Deleter
 	// NewImage makes the actor of an image.
 	NewImage func(key messages.ImageKey, remote *Remote) actor.Actor
 	// Refresh is the time between two lists when nothing is notified.
@@ -80,6 +82,7 @@ type Pool struct {
 	listing  bool
 	again    bool // list once more after this one
 	stops    []func()
+	trash    func() // ends the deleter
 	ending   bool
 	asked    *actor.PID // who waits for the end
 	since    time.Time
@@ -127,6 +130,7 @@ func (p *Pool) Receive(c actor.Context) {
 	switch m := c.Message().(type) {
 	case *actor.Started:
 		p.since = time.Now()
+		p.startTrash(c)
 		p.connect(c)
 	case *actor.Stopping:
 		p.release()
@@ -175,6 +179,25 @@ func (p *Pool) async(c actor.Context, fn func(ctx context.Context) any) {
 func (p *Pool) later(c actor.Context, d time.Duration, m any) {
 	self, system := c.Self(), c.ActorSystem()
 	time.AfterFunc(d, func() { system.Root.Send(self, m) })
+}
+
+// startTrash starts the deleter, which needs no peer.
+func (p *Pool) startTrash(c actor.Context) {
+	if p.opt.Trash == nil {
+		p.trash = func() {}
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	self, system, done := c.Self(), c.ActorSystem(), make(chan struct{})
+	p.opt.Trash.Fenced = func(err error) { system.Root.Send(self, messages.ClientFenced{Err: err}) }
+	go func() {
+		defer close(done)
+		p.opt.Trash.Run(ctx)
+	}()
+	p.trash = func() {
+		cancel()
+		<-done
+	}
 }
 
 func (p *Pool) connect(c actor.Context) {
@@ -401,6 +424,7 @@ func (p *Pool) release() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		p.trash()
 		for _, stop := range p.stops {
 			stop()
 		}

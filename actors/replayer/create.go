@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	"github.com/rbdwarden/rbdwarden/image"
@@ -54,11 +55,27 @@ func poolName(ctx context.Context, io rados.IOContext, id int64) (string, error)
 	return "", fmt.Errorf("data pool %d of the remote image: %w", id, syscall.ENOENT)
 }
 
-// removeLocal is REMOVE_LOCAL_IMAGE.
+// removeLocal is REMOVE_LOCAL_IMAGE: into the trash, from where the pool deletes it
+// after rbd_mirroring_delete_delay.
 func (p *performer) removeLocal(ctx context.Context, imageID string) (core.Msg, error) {
-	if err := image.Remove(ctx, p.Local.IO, imageID, p.Lock); err != nil {
+	o, err := p.options(ctx, imageID)
+	if err != nil {
 		return nil, err
 	}
-	p.Log.Info().Str("id", imageID).Msg("removed the local image")
+	now := time.Now()
+	if err := image.MoveToTrash(ctx, p.Local.IO, imageID, now, now.Add(o.DeleteDelay), p.Lock); err != nil {
+		return nil, err
+	}
+	p.Log.Info().Str("id", imageID).Dur("delete_delay", o.DeleteDelay).Msg("moved the local image to the trash")
+	p.Trashed()
 	return core.LocalRemoved{}, nil
+}
+
+// options are the options of mirroring for the local image.
+func (p *performer) options(ctx context.Context, imageID string) (image.MirroringOptions, error) {
+	o, bad, err := image.ReadMirroringOptions(ctx, p.Local.IO, imageID, p.Mirroring)
+	if len(bad) > 0 {
+		p.Log.Warn().Strs("options", bad).Msg("ignored options of the image or its pool that have no valid value")
+	}
+	return o, err
 }

@@ -90,8 +90,18 @@ func (p *performer) prepareLocal(ctx context.Context) (core.Msg, error) {
 	case err != nil:
 		return nil, err
 	default:
-		local.Promotion, local.PrimaryUUID = r.promotion(), r.data.MirrorUUID
+		local.Promotion, local.PrimaryUUID, local.ResyncRequested = r.promotion(), r.data.MirrorUUID, r.resync
 	}
+	if local.Disabling {
+		if local.Trashed, err = image.IsTrashed(ctx, io, id); err != nil {
+			return nil, err
+		}
+	}
+	o, err := p.options(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	local.ResyncAfterDisconnect = o.ResyncAfterDisconnect
 	return core.LocalPrepared{Local: local}, nil
 }
 
@@ -133,9 +143,6 @@ func (p *performer) remoteGone(ctx context.Context) (core.Msg, error) {
 			Op: "look for the image", Pool: p.Remote.IO.Pool().Name, Namespace: p.Remote.IO.Namespace(),
 			Object: rbd.MirroringObject, Err: fmt.Errorf("mirroring is %v there: %w", mode, syscall.EAGAIN),
 		}
-	}
-	if p.KeepRemoved {
-		return nil, fmt.Errorf("remote image no longer exists; the local copy is kept, because rbd_mirroring_delete_delay is set: %w", syscall.EEXIST)
 	}
 	return core.RemotePrepared{}, nil
 }

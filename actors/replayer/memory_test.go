@@ -242,6 +242,7 @@ func (s *scene) newImage(key messages.ImageKey, here, there replayer.Site) actor
 		},
 		RemoteSnapshots:    func(id string) imagesync.Snapshots { return snapshots{s.primary, id} },
 		Tail:               journal.TailConfig{Budget: 1 << 20, MinPoll: time.Millisecond, MaxPoll: 10 * time.Millisecond, Recheck: 50 * time.Millisecond},
+		Trashed:            func() {},
 		CheckpointInterval: time.Millisecond, Log: zerolog.Nop(),
 	}
 	return replayer.New(replayer.Options{

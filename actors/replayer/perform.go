@@ -39,9 +39,10 @@ type Resources struct {
 	RemoteSnapshots func(imageID string) imagesync.Snapshots
 	SyncLimits      imagesync.Limits
 	Tail            journal.TailConfig
-	// KeepRemoved keeps the local copy of an image that was removed on the primary
-	// (rbd_mirroring_delete_delay is set, and there is no delayed removal yet).
-	KeepRemoved bool
+	// Mirroring are the options that an image or its pool may override.
+	Mirroring image.MirroringOptions
+	// Trashed is called when a local image was moved to the trash.
+	Trashed func()
 	// CheckpointInterval is the time between two records of a sync's progress.
 	CheckpointInterval time.Duration
 	Log                zerolog.Logger

@@ -23,11 +23,11 @@ func Retry(cause core.StopCause, failures int, jitter float64) (time.Duration, b
 	switch cause.Reason {
 	case core.StopRequested, core.NothingToDo:
 		return 0, false
-	case core.RemoteGone, core.ResyncWanted:
-		return soon, true // the local copy was removed
+	case core.RemoteGone, core.ResyncWanted, core.Removing:
+		return soon, true // the local copy was removed, or is to be
 	case core.LocalIsPrimary, core.LocalDisabling, core.RemoteNotPrimary, core.RemoteDemoted, core.ForcePromoted:
 		return spread(recheckRole, jitter), true
-	case core.SplitBrained:
+	case core.SplitBrained, core.PeerDisconnected, core.EntriesMissed, core.WrongPeerImage:
 		return spread(recheckSplit, jitter), true // an operator asks for a resync, and watches
 	case core.LockWasLost:
 		return spread(firstRetry, jitter), true

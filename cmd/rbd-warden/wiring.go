@@ -17,6 +17,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	"github.com/rbdwarden/rbdwarden/actors/site"
 	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
+	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/cluster/identity"
 	"github.com/rbdwarden/rbdwarden/cluster/leader"
 	"github.com/rbdwarden/rbdwarden/config"
@@ -43,6 +44,7 @@ type wiring struct {
 
 	once       sync.Once
 	syncs      *semaphore.Weighted // rbd_mirror_concurrent_image_syncs
+	deletions  *semaphore.Weighted // rbd_mirror_concurrent_image_deletions
 	background sync.WaitGroup      // elections
 	registered bool                // in the service map; only service uses it
 }
@@ -142,6 +144,7 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 	uuid := found.MirrorUUID // the default namespace's, which names the pool to its peers
 	key := messages.PoolKey{Pool: found.Pool.Name, PoolID: found.Pool.ID, Namespace: namespace}
 	log := w.log.With().Stringer("pool", key).Logger()
+	trash := w.trash(io, log)
 	local := replayer.Site{IO: io, MirrorUUID: uuid}
 	return pool.Options{
 		Key:    key,
@@ -161,8 +164,9 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 		},
 		Watch: watchMirroring,
 		NewImage: func(key messages.ImageKey, remote *pool.Remote) actor.Actor {
-			return w.image(key, local, remote, log)
+			return w.image(key, local, remote, trash.Kick, log)
 		},
+		Trash:    trash,
 		Refresh:  w.options.PoolReplayersRefreshInterval,
 		Timeout:  lookTimeout,
 		Strategy: supervision.DefaultStrategy,
@@ -244,11 +248,37 @@ func pingPeer(ctx context.Context, c *librados.Cluster, io rados.IOContext, foun
 	return mirrorpool.PingRemote(ctx, base, site, found.MirrorUUID)
 }
 
-// image makes the actor of an image.
-func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.Remote, log zerolog.Logger) actor.Actor {
+// slots makes the bounds that all images share.
+func (w *wiring) slots() {
 	w.once.Do(func() {
 		w.syncs = semaphore.NewWeighted(max(1, int64(w.options.ConcurrentImageSyncs)))
+		w.deletions = semaphore.NewWeighted(max(1, int64(w.options.ConcurrentImageDeletions)))
 	})
+}
+
+func (w *wiring) lockOptions() lock.Options {
+	return lock.Options{
+		BlocklistExpire: w.options.BlocklistExpire,
+		Description:     w.self.String(), KnownDead: w.self.KnownDead,
+		WatchTimeout: watchTimeout,
+	}
+}
+
+// trash makes what deletes images from a pool's trash.
+func (w *wiring) trash(io rados.IOContext, log zerolog.Logger) *pool.Deleter {
+	w.slots()
+	return pool.NewDeleter(pool.Deleter{
+		List: func(ctx context.Context) (map[string]rbd.TrashSpec, error) { return image.TrashedCopies(ctx, io) },
+		Remove: func(ctx context.Context, id string) error {
+			return image.RemoveFromTrash(ctx, io, id, time.Now(), w.lockOptions())
+		},
+		Slots: w.deletions, Refresh: w.options.PoolReplayersRefreshInterval, Retry: w.options.DeleteRetryInterval, Log: log,
+	})
+}
+
+// image makes the actor of an image.
+func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.Remote, trashed func(), log zerolog.Logger) actor.Actor {
+	w.slots()
 	log = log.With().Str("image", key.GlobalID).Logger()
 	bytes := int64(w.options.Warden.ImageBytes)
 	owner := &ownerWatch{}
@@ -262,11 +292,7 @@ func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.
 		},
 		Timeout: lookTimeout,
 		Limits:  image.Limits{Bytes: bytes / 2},
-		Lock: lock.Options{
-			BlocklistExpire: w.options.BlocklistExpire,
-			Description:     w.self.String(), KnownDead: w.self.KnownDead,
-			WatchTimeout: watchTimeout,
-		},
+		Lock:    w.lockOptions(),
 		RemoteSnapshots: func(imageID string) imagesync.Snapshots {
 			return &remoteSnapshots{io: remote.IO, imageID: imageID, owner: owner}
 		},
@@ -274,7 +300,11 @@ func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.
 		Tail: journal.TailConfig{
 			Budget: bytes / 2, MaxPoll: w.options.JournalPollAge,
 		},
-		KeepRemoved:        w.options.DeleteDelay > 0,
+		Mirroring: image.MirroringOptions{
+			DeleteDelay: w.options.DeleteDelay, ReplayDelay: w.options.ReplayDelay,
+			ResyncAfterDisconnect: w.options.ResyncAfterDisconnect,
+		},
+		Trashed:            trashed,
 		CheckpointInterval: min(w.options.SyncPointUpdateAge, 5*time.Second),
 		Log:                log,
 	}

@@ -67,6 +67,8 @@ func (c *Core) localPrepared(local Local) {
 	switch {
 	case local.Exists && local.Snapshot:
 		c.stop(StopCause{Reason: Unsupported, Text: "local image is mirrored by snapshots, not by its journal"})
+	case local.Trashed:
+		c.stop(StopCause{Reason: Removing, Text: "completing the removal of the local image", Remove: true})
 	default:
 		c.become(PrepareRemoteImage, PrepareRemote{})
 	}
@@ -84,7 +86,7 @@ func (c *Core) remotePrepared(remote Remote) {
 	case local.Exists && local.Promotion == Primary:
 		c.registerPrimary()
 	case !remote.Exists && linked:
-		c.stop(StopCause{Reason: RemoteGone, Text: "remote image no longer exists"})
+		c.stop(StopCause{Reason: RemoteGone, Text: "remote image no longer exists", Remove: true})
 	case !remote.Exists && local.Exists:
 		c.stop(StopCause{Reason: RemoteMissing, Text: "the remote site has no such image, and the local image does not follow that site"})
 	case !remote.Exists:
@@ -95,6 +97,9 @@ func (c *Core) remotePrepared(remote Remote) {
 		c.stop(StopCause{Reason: RemoteNotPrimary, Text: "mirroring of the remote image is being disabled"})
 	case remote.Promotion != Primary && (!local.Exists || local.HalfMade):
 		c.stop(StopCause{Reason: RemoteNotPrimary, Text: "remote image is not primary"})
+	case local.ResyncRequested && !local.Disabling && remote.Promotion == Primary:
+		// Whatever is wrong with the copy or our client, a new copy mends it.
+		c.stop(StopCause{Reason: ResyncWanted, Text: "resync requested", Remove: true})
 	default:
 		c.become(GetRemoteTagClass, ReadRemoteClients{RemoteImageID: remote.ImageID})
 	}
@@ -125,6 +130,10 @@ func (c *Core) remoteOpened() {
 	local := c.boot.local
 	switch {
 	case c.boot.reg && !c.boot.connected && local.Exists && c.boot.meta.ImageID == local.ImageID:
+		if local.ResyncAfterDisconnect && c.boot.remote.Promotion == Primary && !local.Disabling {
+			c.stop(StopCause{Reason: ResyncWanted, Text: "disconnected: automatic resync", Remove: true})
+			return
+		}
 		c.stop(StopCause{Reason: PeerDisconnected, Text: "disconnected"})
 	case !local.Exists || local.HalfMade:
 		c.prepareClientForNewImage(true)
@@ -213,7 +222,7 @@ func (c *Core) localOpened(m LocalOpened) {
 		c.stop(StopCause{Reason: LocalIsPrimary, Text: "local image is primary"})
 	case m.TagData.MirrorUUID != c.cfg.RemoteMirrorUUID && c.boot.remote.Promotion != Primary:
 		c.stop(StopCause{Reason: RemoteNotPrimary, Text: "remote image is not primary"})
-	case m.ResyncRequested:
+	case c.resyncs(m.ResyncRequested):
 		c.stop(StopCause{Reason: ResyncWanted, Text: "resync requested"})
 	case c.boot.local.Disabling:
 		c.stop(StopCause{Reason: LocalDisabling, Text: "mirroring of the local image is being disabled"})
@@ -277,9 +286,16 @@ func (c *Core) localJournalChanged(p Promotion, resync bool) {
 	switch {
 	case p == Primary:
 		c.stop(StopCause{Reason: ForcePromoted, Text: "force promoted"})
-	case resync:
+	case c.resyncs(resync):
 		c.stop(StopCause{Reason: ResyncWanted, Text: "resync requested"})
 	}
+}
+
+// resyncs tells whether a request to re-sync stops the image. Without a primary there is
+// nothing to copy: the copy that there is stays, and follows the other site until it
+// has a primary again. The removal itself is decided when the image starts again.
+func (c *Core) resyncs(requested bool) bool {
+	return requested && c.boot.remote.Promotion == Primary
 }
 
 func (c *Core) remoteJournalChanged(m RemoteJournalChanged) {

@@ -181,7 +181,7 @@ func (c *Core) stepStopping(m Msg) {
 		}
 	case Closed:
 		c.rep = nil
-		if c.cause.removes() && c.boot.local.ImageID != "" && c.state == CloseLocalImage {
+		if c.cause.Remove && c.boot.local.ImageID != "" && c.state == CloseLocalImage {
 			c.become(RemoveLocalImage, RemoveLocal{ImageID: c.boot.local.ImageID})
 			return
 		}

@@ -342,6 +342,80 @@ var scenarios = map[string]func(w *world){
 		w.send(LocalJournalChanged{Promotion: NonPrimary, ResyncRequested: true})
 		w.send(at(failure, Replaying))
 		w.send(Closed{})
+		w.send(Start{}) // only now, from fresh facts, the copy goes
+		asked := localReplica
+		asked.ResyncRequested = true
+		w.send(LocalPrepared{asked})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(Closed{})
+		w.send(LocalRemoved{})
+	},
+	"resync-asked-for-without-a-primary": func(w *world) {
+		w.send(Start{})
+		asked := localReplica
+		asked.ResyncRequested = true
+		w.send(LocalPrepared{asked})
+		w.send(RemotePrepared{Remote{Exists: true, ImageID: "r1", Promotion: Orphan}})
+		w.send(RemoteClientsRead{Registered: true, Connected: true, Meta: replayMeta})
+		w.send(RemoteOpened{})
+		w.send(LocalOpened{Name: "vm", Promotion: NonPrimary, TagData: theirTag, ResyncRequested: true})
+		w.send(RemoteTagsRead{[]Tag{tag0()}})
+		w.send(RemoteClosed{})
+		w.send(JournalerReady{SplayWidth: 4})
+		w.send(ReplayStarted{Promotion: NonPrimary, ResyncRequested: true}) // the demotion is replayed first
+	},
+	"resync-mends-a-split-brain": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{Local{Exists: true, ImageID: "l1", Promotion: Orphan, PrimaryUUID: journal.OrphanMirrorUUID, ResyncRequested: true}})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(Closed{})
+		w.send(LocalRemoved{})
+	},
+	"disconnected-resync-asked-for": func(w *world) {
+		w.send(Start{})
+		asked := localReplica
+		asked.ResyncRequested = true
+		w.send(LocalPrepared{asked})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(Closed{})
+		w.send(LocalRemoved{})
+		w.send(Start{})
+		w.send(LocalPrepared{})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Meta: replayMeta})
+		w.send(RemoteOpened{})
+		w.send(ClientUnregistered{})
+		w.send(ClientRegistered{syncMeta})
+	},
+	"disconnected-while-replaying": func(w *world) {
+		w.toReplay()
+		w.send(RemoteJournalChanged{Disconnected: true})
+		w.send(at(failure, Replaying)) // the read, cancelled
+		w.send(Closed{})
+		w.send(Start{})
+		local := localReplica
+		local.ResyncAfterDisconnect = true
+		w.send(LocalPrepared{local})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Meta: replayMeta})
+		w.send(RemoteOpened{})
+		w.send(Closed{})
+		w.send(LocalRemoved{})
+	},
+	"disconnected-without-a-primary": func(w *world) {
+		w.send(Start{})
+		local := localReplica
+		local.ResyncAfterDisconnect = true
+		w.send(LocalPrepared{local})
+		w.send(RemotePrepared{Remote{Exists: true, ImageID: "r1", Promotion: Orphan}})
+		w.send(RemoteClientsRead{Registered: true, Meta: replayMeta})
+		w.send(RemoteOpened{})
+		w.send(Closed{}) // the copy may be the best that there is: it stays
+	},
+	"removal-interrupted": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{Local{Exists: true, ImageID: "l1", Promotion: Primary, Disabling: true, Trashed: true}})
+		w.send(Closed{})
 		w.send(LocalRemoved{})
 	},
 	"local-being-disabled": func(w *world) {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/rbdwarden/rbdwarden/ceph/journal"
@@ -172,6 +173,34 @@ type Local struct {
 	Promotion   Promotion
 	PrimaryUUID string // mirror uuid of the site that it replicates from
 	Snapshot    bool   // mirrored by snapshots, not by journal
+	// Trashed says that a removal of ours was interrupted on the way to the trash.
+	Trashed         bool
+	ResyncRequested bool // an operator asked for a new copy
+	// ResyncAfterDisconnect is rbd_mirroring_resync_after_disconnect of this image.
+	ResyncAfterDisconnect bool
+}
+
+// String names what is set, for traces and stories.
+func (l Local) String() string {
+	if !l.Exists {
+		return "none"
+	}
+	s := fmt.Sprintf("%s %q %v", l.ImageID, l.Name, l.Promotion)
+	if l.PrimaryUUID != "" {
+		s += " of " + l.PrimaryUUID
+	}
+	for _, f := range []struct {
+		set  bool
+		name string
+	}{
+		{l.HalfMade, "half made"}, {l.Disabling, "disabling"}, {l.Snapshot, "by snapshots"}, {l.Trashed, "trashed"},
+		{l.ResyncRequested, "resync requested"}, {l.ResyncAfterDisconnect, "resync after disconnect"},
+	} {
+		if f.set {
+			s += ", " + f.name
+		}
+	}
+	return s
 }
 
 // Remote is what is known of the remote image before it is opened.

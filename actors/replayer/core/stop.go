@@ -23,6 +23,7 @@ const (
 	ResyncWanted  // an operator asked for a re-sync
 	PeerDisconnected
 	EntriesMissed  // the remote journal may have dropped entries before it knew us
+	Removing       // a removal of the local copy was interrupted and goes on
 	RemoteDemoted  // replayed up to the demotion
 	ForcePromoted  // an operator promoted the local image while we replayed
 	LockWasLost    // somebody else owns the local image now, or our watch ended
@@ -35,7 +36,7 @@ var stopNames = [...]string{
 	NeverStarted: "never started", StopRequested: "stop requested", LocalIsPrimary: "local image is primary", LocalDisabling: "local image is being disabled",
 	RemoteNotPrimary: "remote image is not primary", RemoteGone: "remote image no longer exists",
 	RemoteMissing: "remote image missing", NothingToDo: "mirror image no longer exists", SplitBrained: "split-brain", ResyncWanted: "resync requested",
-	PeerDisconnected: "disconnected", EntriesMissed: "entries missed", RemoteDemoted: "remote image demoted", ForcePromoted: "force promoted",
+	PeerDisconnected: "disconnected", EntriesMissed: "entries missed", Removing: "removing the local image", RemoteDemoted: "remote image demoted", ForcePromoted: "force promoted",
 	LockWasLost: "lost exclusive lock", WrongPeerImage: "wrong peer image", Unsupported: "unsupported", EffectFailed: "failed",
 }
 
@@ -53,6 +54,10 @@ type StopCause struct {
 	In     State       // where the image was
 	Class  rados.Class // valid for EffectFailed
 	Err    error       // valid for EffectFailed and LockWasLost
+	// Remove says that the local copy has to go. It is decided in the bootstrap only,
+	// from what both sites say at that moment: the primary was removed, or a new copy
+	// was asked for and there is a primary to copy.
+	Remove bool
 }
 
 // IsError tells whether the status should say "error" rather than "stopped".
@@ -77,7 +82,3 @@ func (c StopCause) worthCommitting() bool {
 	}
 	return false
 }
-
-// removes tells whether the local copy has to go: its primary was removed, or an
-// operator asked for a new copy.
-func (c StopCause) removes() bool { return c.Reason == RemoteGone || c.Reason == ResyncWanted }
