@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -185,20 +184,9 @@ func remoteNamespace(here mirrorpool.Pool, namespace string) string {
 func (w *wiring) connectPeer(ctx context.Context, found mirrorpool.Pool, namespace string, peer cephmirror.Peer,
 	site string, log zerolog.Logger,
 ) (*pool.Remote, error) {
-	facts, err := mirrorpool.ResolvePeer(ctx, w.local, found.Pool.ID, peer)
+	c, err := dialPeer(ctx, w.local, found.Pool.ID, peer, w.options)
 	if err != nil {
 		return nil, err
-	}
-	c, err := librados.Connect(ctx, librados.Config{
-		Cluster: facts.SiteName, ConfFile: facts.ConfFile, ClientName: facts.ClientName,
-		MonHost: facts.MonHost, Key: facts.Key.Reveal(), Peer: true, Timeouts: timeouts(w.options),
-	})
-	if err != nil {
-		return nil, err
-	}
-	if c.FSID() == w.local.FSID() {
-		c.Close()
-		return nil, fmt.Errorf("the peer %s is the local cluster itself", facts.SiteName)
 	}
 	io, err := c.Open(ctx, found.Pool.Name, namespace)
 	if err != nil {

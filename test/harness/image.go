@@ -170,6 +170,16 @@ func (i *Image) AssertEqual(t testing.TB) {
 	}
 }
 
+// AssertEqualAt fails the test unless the named snapshots ("" is the head) have the same contents on both clusters.
+func (i *Image) AssertEqualAt(t testing.TB, snaps ...string) {
+	t.Helper()
+	for _, snap := range snaps {
+		if want, got := i.DigestOn(t, i.Primary(), snap), i.DigestOn(t, i.Secondary(), snap); want != got {
+			t.Errorf("contents of %s@%s differ: %+v and %+v", i.Spec(), snap, want, got)
+		}
+	}
+}
+
 // decode parses JSON that a program printed.
 func decode(t testing.TB, text string, into any) {
 	t.Helper()
