@@ -102,7 +102,8 @@ type (
 		stop func()
 		err  error
 	}
-	changed struct{ globalID string }
+	changed    struct{ globalID string }
+	imageEnded struct{ who *actor.PID }
 )
 
 // Stop asks the pool to let go of all its images, then of itself. Answered by Stopped.
@@ -135,7 +136,10 @@ func (p *Pool) Receive(c actor.Context) {
 	case *actor.Stopping:
 		p.release()
 	case *actor.Terminated:
-		p.childEnded(c, m.Who)
+		// What the image said before it died is still in the mailbox: its panic, for one.
+		c.Send(c.Self(), imageEnded{m.Who})
+	case imageEnded:
+		p.childEnded(c, m.who)
 	case connected:
 		p.connected(c, m.remote)
 	case connectFailed:

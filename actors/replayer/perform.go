@@ -65,6 +65,7 @@ type performer struct {
 	open         context.Context  // ends when the remote journal is closed
 	shut         context.CancelFunc
 	tailer       *journal.Tailer
+	held         holdBack
 	readErr      error // met behind entries that were delivered; the next read's result
 	snaps        *snapMap
 }
@@ -211,6 +212,6 @@ func (p *performer) Close(ctx context.Context) error {
 		p.journal.Close()
 		p.journal = nil
 	}
-	p.remoteHeader, p.snaps, p.readErr = nil, nil, nil
+	p.remoteHeader, p.snaps, p.readErr, p.held = nil, nil, nil, holdBack{}
 	return err
 }

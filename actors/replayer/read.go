@@ -85,6 +85,9 @@ func (p *performer) startTailing(ctx context.Context) (core.Msg, error) {
 // readEntries waits for entries and decodes them. Damaged ones end the image's replay
 // with an error that names object and offset; what comes before them is delivered.
 func (p *performer) readEntries(ctx context.Context, maxBytes int) (core.Msg, error) {
+	if p.held.waits() {
+		return p.due(ctx)
+	}
 	if err := p.readErr; err != nil {
 		p.readErr = nil
 		return nil, err
@@ -109,7 +112,8 @@ func (p *performer) readEntries(ctx context.Context, maxBytes int) (core.Msg, er
 			if b.Ended != nil && err == nil {
 				m.TagEnded, m.Ended = true, b.Ended.Tag
 			}
-			return m, nil
+			p.held.batch = m
+			return p.due(ctx)
 		}
 		if !b.CaughtUp {
 			continue

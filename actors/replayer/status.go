@@ -146,6 +146,9 @@ func (a *Actor) replayDescription(now time.Time) string {
 	if p.EntriesBehind > 0 && entries > 0 {
 		d["seconds_until_synced"] = uint64(math.Round(float64(p.EntriesBehind) / entries))
 	}
+	if p.ReplayDelay > 0 {
+		d["replay_delay_seconds"] = p.ReplayDelay.Seconds() // the lag is meant
+	}
 	b, err := json.Marshal(d)
 	if err != nil {
 		panic(err) // numbers and maps always encode

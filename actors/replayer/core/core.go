@@ -136,6 +136,11 @@ func (c *Core) stepRunning(m Msg) {
 	case Renamed:
 		c.boot.local.Name = m.Name
 		c.do(Publish{})
+	case EntriesHeld:
+		if c.rep != nil {
+			c.rep.held = m
+			c.do(Publish{})
+		}
 	case SyncProgressed:
 		if c.state == ImageSync {
 			c.sync = m
@@ -238,7 +243,7 @@ func (c *Core) do(e Effect) {
 // isResult tells whether the message answers an effect.
 func isResult(m Msg) bool {
 	switch m.(type) {
-	case Start, Stop, Flush, LockLost, LocalJournalChanged, RemoteJournalChanged, Renamed, CommitDue, SyncProgressed:
+	case Start, Stop, Flush, LockLost, LocalJournalChanged, RemoteJournalChanged, Renamed, EntriesHeld, CommitDue, SyncProgressed:
 		return false
 	}
 	return true

@@ -453,6 +453,22 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
+// Entries that wait until they are old enough count as behind, and their age is the lag.
+func TestHeldEntriesAreBehind(t *testing.T) {
+	w := newWorld(t)
+	w.toReplay()
+	written := time.Unix(1_700_000_000, 0)
+	w.send(EntriesHeld{Oldest: written, Last: write(0, 4).Position, Delay: time.Hour})
+	p, _ := w.core.Progress()
+	if p.EntriesBehind != 5 || !p.OldestWaiting.Equal(written) || p.ReplayDelay != time.Hour {
+		t.Errorf("progress %+v", p)
+	}
+	w.send(EntriesRead{Entries: []Entry{write(0, 1)}})
+	if p, _ := w.core.Progress(); p.EntriesBehind != 2 || p.ReplayDelay != 0 {
+		t.Errorf("progress %+v after they were read", p)
+	}
+}
+
 // A commit position never names an entry whose step was not reported as applied.
 func TestCommitNeverPassesWhatIsApplied(t *testing.T) {
 	w := newWorld(t)

@@ -57,6 +57,13 @@ type (
 	}
 	// Renamed says that the local image has a new name.
 	Renamed struct{ Name string }
+	// EntriesHeld says that the next entries were read and wait until they are old
+	// enough (rbd_mirroring_replay_delay); their EntriesRead is still to come.
+	EntriesHeld struct {
+		Oldest time.Time // of the next entry
+		Last   journal.ObjectPosition
+		Delay  time.Duration
+	}
 	// CommitDue is the commit timer.
 	CommitDue struct{}
 	// SyncProgressed reports how far IMAGE_SYNC is.
@@ -231,6 +238,7 @@ func (LockLost) msg()             {}
 func (LocalJournalChanged) msg()  {}
 func (RemoteJournalChanged) msg() {}
 func (Renamed) msg()              {}
+func (EntriesHeld) msg()          {}
 func (CommitDue) msg()            {}
 func (SyncProgressed) msg()       {}
 func (Failed) msg()               {}

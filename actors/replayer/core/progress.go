@@ -16,6 +16,8 @@ type Progress struct {
 	// not safe; zero if there is none.
 	OldestWaiting time.Time
 	BytesHeld     int
+	// ReplayDelay is rbd_mirroring_replay_delay while entries wait for it, else 0.
+	ReplayDelay time.Duration
 }
 
 // Progress tells how far the replay is; false when there is none.
@@ -28,10 +30,13 @@ func (c *Core) Progress() (Progress, bool) {
 	p.Primary, _ = r.primary.Newest()
 	var known bool
 	p.Safe, known = r.planner.Position().Newest()
-	p.EntriesBehind = max(r.behind(p.Primary, p.Safe, known), r.behind(r.read, p.Safe, known))
+	p.EntriesBehind = max(r.behind(p.Primary, p.Safe, known), r.behind(r.read, p.Safe, known), r.behind(r.held.Last, p.Safe, known))
 	if len(r.waiting) > 0 {
 		p.OldestWaiting = r.waiting[0].oldest
+	} else {
+		p.OldestWaiting = r.held.Oldest
 	}
+	p.ReplayDelay = r.held.Delay
 	return p, true
 }
 

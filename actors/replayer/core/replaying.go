@@ -28,6 +28,7 @@ type replaying struct {
 	demoted     bool            // the demotion was reached: stop when all is committed
 	waiting     []readMark      // batches with entries that are not safe, oldest first
 	read        journal.ObjectPosition
+	held        EntriesHeld // entries behind read that wait; zero if there are none
 }
 
 type commit struct{ settles []replay.StepID }
@@ -63,7 +64,7 @@ func (c *Core) stepReplaying(m Msg) {
 			c.become(Replaying)
 		}
 	case EntriesRead:
-		r.reading = false
+		r.reading, r.held = false, EntriesHeld{}
 		if err := r.push(m.Entries); err != nil {
 			c.replayFailed(err)
 			return
