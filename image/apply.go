@@ -7,9 +7,6 @@ import (
 	"slices"
 	"syscall"
 
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
-
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/rados"
 )
@@ -68,49 +65,45 @@ func (im *Image) Apply(ctx context.Context, ios []IO) ([]Mismatch, error) {
 	return mismatches, nil
 }
 
-// carryOut does what the plans say, in three steps: the object map says which
-// objects will exist or may be going; the objects; the map forgets those that are
-// gone.
+// carryOut does what the plans say. The object map is ahead of the objects, as
+// librbd has it (objectAction): it says first that objects exist that will exist or
+// may be going; the objects; the map forgets those that are gone.
+//
+// Objects of a clone that may need the parent's bytes and that the map knows are
+// tried with an assertion that they exist: a map that says so may be ahead of the
+// objects, after a crash. Those that fail it are copied up.
 func (im *Image) carryOut(ctx context.Context, h *Header, plans []*objectPlan) error {
-	var writes, removes []*objectPlan
+	var works []*objectWork
 	var exist, pending []ObjectNumber
-	isNew := make(map[ObjectNumber]bool)
+	hintAll := !im.object.enabled()
 	for _, p := range plans {
 		mayExist := im.object.mayExist(p.object)
-		switch p.action(mayExist) {
+		parent := h.underParent(p.object)
+		w := &objectWork{object: p.object, copyUp: parent && p.needsParent(hasSnapshots(h), h.Layout.ObjectSize())}
+		switch p.action(mayExist, parent, w.copyUp) {
+		case actionNone:
+			continue
 		case actionWrite:
-			writes = append(writes, p)
 			exist = append(exist, p.object)
-			isNew[p.object] = !mayExist
+			w.ops = p.ops(h.Layout, mayExist || parent, hintAll || !mayExist)
+			if parent && !w.copyUp {
+				prefixed(w.ops[0], stepCreate) // truncating what is not there would not hide the parent
+			}
 		case actionRemove:
-			removes = append(removes, p)
 			pending = append(pending, p.object)
+			w.remove = true
+			w.ops = []*rados.WriteOp{new(rados.WriteOp).Remove()}
 		}
+		w.absent = !mayExist
+		works = append(works, w)
 	}
-	hintAll := !im.object.enabled()
 	if err := im.object.set(ctx, exist, rbd.ObjectExists); err != nil {
 		return err
 	}
 	if err := im.object.set(ctx, pending, rbd.ObjectPending); err != nil {
 		return err
 	}
-
-	flight := newFlight(ctx, im.limits)
-	for _, p := range writes {
-		ops := p.ops(h.Layout, !isNew[p.object], hintAll || isNew[p.object])
-		flight.start(payload(ops), func(ctx context.Context) error {
-			for _, op := range ops {
-				if err := im.writeData(ctx, h, p.object, op); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	for _, p := range removes {
-		flight.start(0, func(ctx context.Context) error { return im.removeData(ctx, h, p.object) })
-	}
-	if err := flight.wait(); err != nil {
+	if err := im.doAll(ctx, h, works); err != nil {
 		return err
 	}
 	return im.object.set(ctx, pending, rbd.ObjectNonexistent)
@@ -130,15 +123,6 @@ func (im *Image) writeData(ctx context.Context, h *Header, n ObjectNumber, op *r
 	return nil
 }
 
-// removeData removes a data object; one that is not there is as good.
-func (im *Image) removeData(ctx context.Context, h *Header, n ObjectNumber) error {
-	err := im.writeData(ctx, h, n, new(rados.WriteOp).Remove())
-	if errors.Is(err, syscall.ENOENT) {
-		return nil
-	}
-	return err
-}
-
 // compareAndWrite does one CompareAndWrite. at is the image's first byte that
 // differs, if any does.
 func (im *Image) compareAndWrite(ctx context.Context, h *Header, io IO) (at uint64, differs bool, err error) {
@@ -150,8 +134,8 @@ func (im *Image) compareAndWrite(ctx context.Context, h *Header, io IO) (at uint
 	compare, data := gather(io.Compare, e), gather(io.Data, e)
 	imageOffset := func(inObject uint64) uint64 { return h.Layout.ImageSpans(e.Object, inObject, 1)[0].Offset }
 
-	mayExist := im.object.mayExist(e.Object)
-	if !mayExist {
+	mayExist, parent := im.object.mayExist(e.Object), h.underParent(e.Object)
+	if !mayExist && !parent {
 		// All zeros. Deciding it here leaves no object-map entry for an object that
 		// is not written.
 		if i := slices.IndexFunc(compare, func(b byte) bool { return b != 0 }); i >= 0 {
@@ -161,15 +145,29 @@ func (im *Image) compareAndWrite(ctx context.Context, h *Header, io IO) (at uint
 	if err := im.object.set(ctx, []ObjectNumber{e.Object}, rbd.ObjectExists); err != nil {
 		return 0, false, err
 	}
-	op := new(rados.WriteOp)
-	if mayExist {
-		op.CmpExt(e.Offset, compare)
+	newOp := func() *rados.WriteOp {
+		op := new(rados.WriteOp)
+		if mayExist || parent {
+			op.CmpExt(e.Offset, compare)
+		}
+		if !mayExist || !im.object.enabled() {
+			op.AllocHint(h.Layout.ObjectSize(), h.Layout.ObjectSize())
+		}
+		return op.Write(e.Offset, data)
 	}
-	if !mayExist || !im.object.enabled() {
-		op.AllocHint(h.Layout.ObjectSize(), h.Layout.ObjectSize())
+	err = syscall.ENOENT
+	switch {
+	case !parent:
+		err = im.writeData(ctx, h, e.Object, newOp())
+	case mayExist:
+		err = im.writeData(ctx, h, e.Object, prefixed(newOp(), stepExists))
 	}
-	op.Write(e.Offset, data)
-	err = im.writeData(ctx, h, e.Object, op)
+	if parent && errors.Is(err, syscall.ENOENT) {
+		// The comparison would not see what its own operation copies up.
+		if err = im.copyUp(ctx, h, e.Object, nil); err == nil {
+			err = im.writeData(ctx, h, e.Object, newOp())
+		}
+	}
 	var mismatch *rados.MismatchError
 	if errors.As(err, &mismatch) {
 		return imageOffset(e.Offset + mismatch.Offset), true, nil
@@ -188,37 +186,3 @@ func gather(b []byte, e ObjectExtent) []byte {
 	}
 	return out
 }
-
-// flight runs functions at the same time, bounded by count and by bytes.
-type flight struct {
-	ctx   context.Context
-	group *errgroup.Group
-	bytes *semaphore.Weighted
-	limit int64
-}
-
-func newFlight(ctx context.Context, l Limits) *flight {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(l.Operations)
-	return &flight{ctx: ctx, group: group, bytes: semaphore.NewWeighted(l.Bytes), limit: l.Bytes}
-}
-
-// start runs fn as soon as there is room; it does nothing after a failure, which
-// wait reports.
-func (f *flight) start(bytes int64, fn func(ctx context.Context) error) {
-	bytes = min(bytes, f.limit)
-	if err := f.bytes.Acquire(f.ctx, bytes); err != nil {
-		f.group.Go(func() error { return err })
-		return
-	}
-	f.group.Go(func() error {
-		defer f.bytes.Release(bytes)
-		if err := f.ctx.Err(); err != nil {
-			return err
-		}
-		return fn(f.ctx)
-	})
-}
-
-// wait returns the first error when everything that was started is over.
-func (f *flight) wait() error { return f.group.Wait() }

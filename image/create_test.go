@@ -50,7 +50,7 @@ func TestTrimLeavesZeros(t *testing.T) {
 		}
 		for _, p := range planTail(w.layout, to, min(sets*w.layout.Period(), from)) {
 			o := w.objects[p.object]
-			switch p.action(true) {
+			switch p.action(true, false, false) {
 			case actionRemove:
 				*o = fakeObject{}
 			case actionWrite:

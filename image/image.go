@@ -65,6 +65,10 @@ type Image struct {
 	header *Header // replaced as a whole, never changed
 	stale  bool    // an operation may have changed the header after header was read
 	closed bool
+
+	parentMu   sync.Mutex
+	parent     *Reader // of a clone, once it was needed
+	parentSpec rbd.ParentSpec
 }
 
 // Options are the settings of an Image. The zero value is usable.
@@ -77,7 +81,8 @@ type Options struct {
 }
 
 // Open takes the image's exclusive lock and makes it ready to be written: a
-// *CloneError, a *FeatureError or a *PrimaryError say why it may not be.
+// *FeatureError or a *PrimaryError say why it may not be. A clone's parent is opened
+// when it is needed first.
 func Open(ctx context.Context, io rados.IOContext, id string, opts Options) (*Image, error) {
 	// Look before taking the lock from somebody for nothing.
 	h, err := ReadHeader(ctx, io, id)
@@ -225,9 +230,6 @@ func writable(h *Header) error {
 	if missing := rbd.FeatureExclusiveLock &^ h.Features; missing != 0 {
 		return &FeatureError{ImageID: h.ID, Missing: missing}
 	}
-	if h.HasParent() {
-		return &CloneError{ImageID: h.ID, Parent: h.Parent}
-	}
 	return nil
 }
 
@@ -277,6 +279,7 @@ func (im *Image) detach(ctx context.Context) error {
 }
 
 func (im *Image) closeData() {
+	im.closeParent()
 	if im.data != im.io {
 		im.data.Close()
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/rbdwarden/rbdwarden/rados/mem"
 )
 
+var quickLock = lock.Options{DeadGrace: 10 * time.Millisecond, RetryDelay: 10 * time.Millisecond}
+
 // memSite is a cluster in memory with images in its pools.
 type memSite struct {
 	t     testing.TB
@@ -69,7 +71,7 @@ func (s *memSite) create(pool string, spec CreateSpec) *Image {
 
 func (s *memSite) open(io rados.IOContext, id string) *Image {
 	s.t.Helper()
-	im, err := Open(context.Background(), io, id, Options{Lock: lock.Options{DeadGrace: time.Millisecond, RetryDelay: time.Millisecond}})
+	im, err := Open(context.Background(), io, id, Options{Lock: quickLock})
 	s.check(err)
 	return im
 }

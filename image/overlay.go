@@ -96,3 +96,15 @@ func (o *overlay) writes() bool {
 	}
 	return false
 }
+
+// covers reports whether the segments leave nothing out of the first size bytes.
+func (o *overlay) covers(size uint64) bool {
+	var end uint64
+	for _, s := range o.segments {
+		if s.start > end {
+			return false
+		}
+		end = s.end
+	}
+	return end >= size
+}

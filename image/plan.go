@@ -13,6 +13,9 @@ type objectPlan struct {
 	object  ObjectNumber
 	cleared bool    // the whole object was discarded before what over holds
 	over    overlay // what came after
+	// behind says that a cleared object is behind the image's new end: it is removed
+	// even where an object that does not exist shows the parent's bytes.
+	behind bool
 }
 
 // objectAction is how a plan changes an object's existence, which decides the
@@ -111,20 +114,31 @@ func (p *objectPlan) add(io IO, e ObjectExtent, objectSize uint64) {
 	}
 }
 
-// action tells what happens to the object's existence. mayExist is what the
-// object map knows (true if it knows nothing).
-func (p *objectPlan) action(mayExist bool) objectAction {
+// action tells what happens to the object's existence. mayExist is what the object
+// map knows (true if it knows nothing). parent says that an object of this number
+// shows bytes of the image's parent if it does not exist; copyUp that these are needed.
+func (p *objectPlan) action(mayExist, parent, copyUp bool) objectAction {
 	switch {
 	case p.over.writes():
 		return actionWrite
-	case !mayExist:
+	case p.cleared && (!parent || p.behind):
+		if mayExist || copyUp {
+			return actionRemove
+		}
 		return actionNone
-	case p.cleared:
-		return actionRemove
-	case len(p.over.segments) > 0:
-		return actionWrite
+	case !mayExist && !parent:
+		return actionNone
+	case p.cleared, len(p.over.segments) > 0:
+		return actionWrite // an empty object hides the parent's
 	}
 	return actionNone
+}
+
+// needsParent tells whether the parent's bytes have to be in an object that does not
+// exist before the plan is carried out: where some of them stay, or snapshots need
+// them (src/librbd/io/ObjectRequest.cc, compute_parent_info).
+func (p *objectPlan) needsParent(snapshots bool, objectSize uint64) bool {
+	return snapshots || !p.cleared && !p.over.covers(objectSize)
 }
 
 // Bounds of what is built from one plan.

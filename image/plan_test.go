@@ -25,7 +25,7 @@ func (w *world) apply(t *rapid.T, size uint64, ios []IO) {
 			o = new(fakeObject)
 			w.objects[p.object] = o
 		}
-		switch p.action(o.exists) {
+		switch p.action(o.exists, false, false) {
 		case actionRemove:
 			if !o.exists {
 				t.Fatalf("object %d is removed but does not exist", p.object)
@@ -137,7 +137,7 @@ func TestPlanEqualsPlainExecution(t *testing.T) {
 
 // describe prints what an object plan sends, for tables.
 func describe(l Layout, p *objectPlan, mayExist bool) string {
-	switch p.action(mayExist) {
+	switch p.action(mayExist, false, false) {
 	case actionNone:
 		return "none"
 	case actionRemove:

@@ -29,7 +29,7 @@ func (e *InUseError) Error() string {
 func (e *InUseError) Unwrap() error { return syscall.EBUSY }
 
 // Remove removes a non-primary image for good: snapshots, data, header, journal,
-// name and mirror record. A *PrimaryError, *InUseError, *CloneError or
+// name and mirror record; a clone leaves its parent. A *PrimaryError, *InUseError or
 // *ChildrenError says why that cannot be. Interrupted anywhere it can be called
 // again; the mirror record, in the state DISABLING, goes last. It is no error if
 // there is nothing.
@@ -107,7 +107,13 @@ func removeContents(ctx context.Context, io rados.IOContext, id string, opts Opt
 	}
 	return im.exclusively(ctx, func(ctx context.Context) error {
 		h := im.Header()
-		return im.removeRange(ctx, h, 0, ObjectNumber(h.Layout.ObjectCount(h.Size)))
+		if err := im.removeRange(ctx, h, 0, ObjectNumber(h.Layout.ObjectCount(h.Size))); err != nil {
+			return err
+		}
+		if !h.Attached {
+			return nil
+		}
+		return DetachChild(ctx, im.io, h)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+	"github.com/rbdwarden/rbdwarden/rados"
 )
 
 // Resize changes the head's size, in bytes. Snapshots keep theirs. The caller has
@@ -60,7 +61,7 @@ func planTail(l Layout, size, end uint64) []*objectPlan {
 	var plans []*objectPlan
 	for _, e := range l.Extents(size, end-size) {
 		if k := len(plans); k == 0 || plans[k-1].object != e.Object {
-			plans = append(plans, &objectPlan{object: e.Object})
+			plans = append(plans, &objectPlan{object: e.Object, behind: true})
 		}
 		if e.Offset == 0 {
 			e.Length = l.ObjectSize()
@@ -70,7 +71,10 @@ func planTail(l Layout, size, end uint64) []*objectPlan {
 	return plans
 }
 
-// removeRange removes the data objects from start up to but not including end.
+// removeRange removes the data objects from start up to but not including end. What
+// the snapshots of a clone share with the parent is copied first: a later flatten
+// looks at the head's share only (src/librbd/operation/TrimRequest.cc,
+// send_copyup_objects).
 func (im *Image) removeRange(ctx context.Context, h *Header, start, end ObjectNumber) error {
 	if start >= end {
 		return nil
@@ -79,17 +83,30 @@ func (im *Image) removeRange(ctx context.Context, h *Header, start, end ObjectNu
 	if err := im.object.setRange(ctx, mapRange{start: uint64(start), end: uint64(end), state: rbd.ObjectPending, current: &exists}); err != nil {
 		return err
 	}
-	flight := newFlight(ctx, im.limits)
-	for n := start; n < end && flight.ctx.Err() == nil; n++ {
-		if im.object.mayExist(n) {
-			flight.start(0, func(ctx context.Context) error { return im.removeData(ctx, h, n) })
-		}
-	}
-	if err := flight.wait(); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
+	if err := im.removeObjects(ctx, h, start, end); err != nil {
 		return err
 	}
 	return im.object.setRange(ctx, mapRange{start: uint64(start), end: uint64(end), state: rbd.ObjectNonexistent, current: &pending})
 }
+
+func (im *Image) removeObjects(ctx context.Context, h *Header, start, end ObjectNumber) error {
+	for start < end {
+		var works []*objectWork
+		for ; start < end && len(works) < maxWorks; start++ {
+			w := &objectWork{
+				object: start, remove: true, ops: []*rados.WriteOp{new(rados.WriteOp).Remove()},
+				absent: !im.object.mayExist(start), copyUp: hasSnapshots(h) && h.underParent(start),
+			}
+			if w.copyUp || !w.absent {
+				works = append(works, w)
+			}
+		}
+		if err := im.doAll(ctx, h, works); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxWorks is how many objects a long operation looks at together.
+const maxWorks = 1024

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"syscall"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/rbdwarden/rbdwarden/ceph"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/rados"
@@ -119,4 +121,39 @@ func (o *objectMap) rollBack(ctx context.Context, m *rbd.ObjectMap) error {
 		o.m = m
 	}
 	return o.tolerate(ctx, err)
+}
+
+// copiedUp says in the maps of snapshots, oldest first, that an object exists, because
+// the parent's bytes are about to be copied into it. With fast-diff it has changed in
+// the first only (src/librbd/io/CopyupRequest.cc).
+func (o *objectMap) copiedUp(ctx context.Context, h *Header, n ObjectNumber, snapshots []*Snapshot) error {
+	if !h.Features.Has(rbd.FeatureObjectMap) {
+		return nil
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(16)
+	for i, s := range snapshots {
+		if uint64(n) >= h.Layout.ObjectCount(s.ImageSize) {
+			continue // behind the snapshot's end
+		}
+		state := rbd.ObjectExists
+		if i > 0 && o.fastDiff {
+			state = rbd.ObjectExistsClean
+		}
+		group.Go(func() error {
+			if err := o.owned(); err != nil {
+				return err
+			}
+			call := rbd.ObjectMapUpdate(uint64(n), uint64(n)+1, state, nil)
+			err := rados.Tell(ctx, o.io, rbd.ObjectMapObject(o.id, s.ID), call)
+			switch {
+			case err == nil:
+				return nil
+			case rados.Classify(err) == rados.Permanent, rados.Classify(err) == rados.Corrupt:
+				return o.invalidate(ctx, s.ID)
+			}
+			return fmt.Errorf("update object map of snapshot %d: %w", s.ID, err)
+		})
+	}
+	return group.Wait()
 }

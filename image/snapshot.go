@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/rbdwarden/rbdwarden/ceph"
@@ -84,8 +85,8 @@ func (im *Image) addSnapshot(ctx context.Context, ns rbd.SnapshotNamespace, name
 // image's trash and stays there until they are gone.
 //
 // Steps, as src/librbd/operation/SnapshotRemoveRequest.cc: move to the trash, so
-// that no clone can be made of it any more; fold its object map into the next
-// newer one; free its id, whereupon the OSDs drop its data; remove the record.
+// that no clone can be made of it any more; leave the parent if only this snapshot still
+// is a clone; fold its object map into the next newer one; free its id, whereupon the OSDs drop its data; remove the record.
 func (im *Image) SnapRemove(ctx context.Context, ns rbd.SnapshotNamespace, name string) (Outcome, error) {
 	return im.operate(ctx, fmt.Sprintf("remove snapshot %q", name), func(ctx context.Context, h *Header) (Outcome, error) {
 		s := h.Snapshot(ns, name)
@@ -149,6 +150,14 @@ func (im *Image) removeSnapshot(ctx context.Context, h *Header, s *Snapshot) err
 	if now.ChildCount > 0 {
 		return nil // the trash is as far as it goes
 	}
+	if lastChild(h, s) {
+		if err := im.owned(); err != nil {
+			return err
+		}
+		if err := DetachChild(ctx, im.io, h); err != nil {
+			return err
+		}
+	}
 	if h.Features.Has(rbd.FeatureObjectMap) {
 		if err := im.object.removeSnapshot(ctx, s, nextSnapshot(h, s.ID)); err != nil {
 			return err
@@ -164,6 +173,15 @@ func (im *Image) removeSnapshot(ctx context.Context, h *Header, s *Snapshot) err
 		return err
 	}
 	return nil
+}
+
+// lastChild tells whether a snapshot is all that is left of the image's being a clone:
+// the head was flattened, and no other snapshot is attached to the parent.
+func lastChild(h *Header, s *Snapshot) bool {
+	if !s.Attached || h.Attached {
+		return false
+	}
+	return !slices.ContainsFunc(h.Snapshots, func(o Snapshot) bool { return o.Attached && o.ID != s.ID })
 }
 
 // nextSnapshot is the next newer snapshot, or ceph.NoSnap for the head.
