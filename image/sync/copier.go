@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -12,8 +13,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/rbdwarden/rbdwarden/ceph"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/image"
+	"github.com/rbdwarden/rbdwarden/image/compare"
 	"github.com/rbdwarden/rbdwarden/rados"
 )
 
@@ -25,6 +28,9 @@ type copier struct {
 	total    uint64 // objects that any version can have
 	start    uint64 // the first that is not copied yet
 	fresh    bool   // the local image has never had data
+
+	// In place: the local ids of versions, and all local snapshots, ascending.
+	localSnaps, allSnaps []ceph.SnapID
 
 	remoteMaps remoteMaps
 	bytes      *semaphore.Weighted
@@ -41,11 +47,21 @@ type copier struct {
 func newCopier(r *transfer, end *image.Snapshot, fresh bool) *copier {
 	c := &copier{transfer: r, end: end, fresh: fresh, bytes: semaphore.NewWeighted(r.Limits.Bytes)}
 	c.versions = planVersions(r.remote, r.Local.Header().Snapshots, r.Meta.SnapSeqs, end.ID)
+	if r.place != nil { // what is kept is not written
+		c.versions = slices.DeleteFunc(c.versions, func(v version) bool { return r.place.kept[v.local] })
+	}
 	for _, v := range c.versions {
 		c.total = max(c.total, v.objects)
+		c.localSnaps = append(c.localSnaps, v.local)
+	}
+	for _, s := range r.Local.Header().Snapshots { // oldest first
+		c.allSnaps = append(c.allSnaps, s.ID)
 	}
 	// A head that once was larger may have left objects behind an interrupted copy.
 	c.total = max(c.total, r.Meta.SyncObjectCount)
+	if r.place != nil {
+		c.total = max(c.total, r.place.objects)
+	}
 	if n := r.Meta.SyncPoints[0].ObjectNumber; n != nil {
 		c.start = min(*n+1, c.total)
 	}
@@ -109,11 +125,32 @@ func (c *copier) supervise(ctx context.Context, finished <-chan error, stop cont
 	}
 }
 
+// watch reports the progress of a survey until it has ended.
+func (r *transfer) watch(finished <-chan error) error {
+	progress := time.NewTicker(time.Second)
+	defer progress.Stop()
+	for {
+		done, total := r.surveyed.Load(), r.toSurvey.Load()
+		r.Progress(Progress{ObjectsDone: done, ObjectsTotal: 2 * total, BytesCompared: r.place.compared.Load()})
+		select {
+		case <-progress.C:
+		case err := <-finished:
+			return err
+		}
+	}
+}
+
 func (c *copier) report() {
 	c.mu.Lock()
 	done := c.done.count + c.start
 	c.mu.Unlock()
-	c.Progress(Progress{ObjectsDone: done, ObjectsTotal: c.total, BytesRead: c.read.Load(), BytesWritten: c.written.Load()})
+	p := Progress{ObjectsDone: done, ObjectsTotal: c.total, BytesRead: c.read.Load(), BytesWritten: c.written.Load()}
+	if c.place != nil {
+		p.ObjectsDone += c.surveyed.Load()
+		p.ObjectsTotal += c.toSurvey.Load()
+		p.BytesCompared = c.place.compared.Load()
+	}
+	c.Progress(p)
 }
 
 // checkpoint records that everything below the first object that is not done is done:
@@ -165,13 +202,17 @@ func (c *copier) work(ctx context.Context) error {
 const copyAttempts = 5
 
 func (c *copier) object(ctx context.Context, n image.ObjectNumber) error {
+	if c.place != nil && !c.remoteMaps.mayExist(n) && !c.place.mayExist(uint64(n)) {
+		c.finishedAs(n, mapStates(history{}, c.localSnaps, nil, false))
+		return nil
+	}
 	clean := c.fresh
-	if !c.remoteMaps.mayExist(n) {
+	if c.place == nil && !c.remoteMaps.mayExist(n) {
 		if clean {
 			c.finished(n, objectPlan{exists: make([]bool, len(c.versions))}, nil)
 			return nil
 		}
-		return c.copyAs(ctx, n, history{}, clean)
+		return c.copyAs(ctx, n, history{}, beginning{})
 	}
 	weight := min(int64(c.remote.Layout.ObjectSize()), c.Limits.Bytes)
 	if err := c.bytes.Acquire(ctx, weight); err != nil {
@@ -180,13 +221,25 @@ func (c *copier) object(ctx context.Context, n image.ObjectNumber) error {
 	defer c.bytes.Release(weight)
 	var last history
 	for attempt := range copyAttempts {
-		h, err := c.history(ctx, n)
-		if err != nil {
-			return err
+		h := history{}
+		var err error
+		if c.remoteMaps.mayExist(n) {
+			if h, err = listHistory(ctx, c.data, c.remote.Layout.ObjectName(n)); err != nil {
+				return err
+			}
+		}
+		begin := beginning{}
+		if clean {
+			begin.before = absent
+		}
+		if c.place != nil {
+			err = c.copyInPlace(ctx, n, h)
+		} else {
+			err = c.copyAs(ctx, n, h, begin)
 		}
 		var vanished *VanishedError
-		err = c.copyAs(ctx, n, h, clean)
-		if !errors.As(err, &vanished) {
+		var changed *compare.ChangedError
+		if !errors.As(err, &vanished) && !errors.As(err, &changed) {
 			return err
 		}
 		if attempt > 0 && h.equal(last) {
@@ -197,37 +250,67 @@ func (c *copier) object(ctx context.Context, n image.ObjectNumber) error {
 	return fmt.Errorf("its history changed during each of %d attempts: %w", copyAttempts, syscall.EAGAIN)
 }
 
-func (c *copier) history(ctx context.Context, n image.ObjectNumber) (history, error) {
-	var op rados.ReadOp
-	snaps := op.ListSnaps()
-	err := c.data.Read(ctx, c.remote.Layout.ObjectName(n), &op)
-	if errors.Is(err, syscall.ENOENT) {
-		return history{}, nil
+// copyInPlace brings a local object that may hold anything to what the versions say.
+func (c *copier) copyInPlace(ctx context.Context, n image.ObjectNumber, h history) error {
+	name := c.place.layout.ObjectName(n)
+	local, err := listHistory(ctx, c.place.data, name)
+	if err != nil {
+		return err
 	}
-	return history{clones: snaps.Clones, seq: snaps.Seq}, err
+	begin := beginning{before: absent}
+	if head := local.at(ceph.NoSnap); head >= 0 {
+		begin.before, begin.size = present, local.clones[head].Size
+		clone, snap := firstClone(n, h, c.versions)
+		if clone >= 0 && (clone != h.at(c.end.ID) || !c.place.isSame(uint64(n))) {
+			begin.differs, err = c.differences(ctx, n, h.state(clone, snap), stored{size: begin.size})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	wrote, err := c.carryOut(ctx, n, planObject(n, h, c.versions, begin))
+	if err != nil {
+		return err
+	}
+	if slices.Contains(wrote, true) {
+		if local, err = listHistory(ctx, c.place.data, name); err != nil {
+			return err
+		}
+	}
+	c.finishedAs(n, mapStates(local, c.localSnaps, c.allSnaps, c.Local.Header().Features.Has(rbd.FeatureFastDiff)))
+	return nil
 }
 
 // copyAs copies an object with the history that was read.
-func (c *copier) copyAs(ctx context.Context, n image.ObjectNumber, h history, clean bool) error {
-	plan := planObject(n, h, c.versions, clean)
+func (c *copier) copyAs(ctx context.Context, n image.ObjectNumber, h history, begin beginning) error {
+	plan := planObject(n, h, c.versions, begin)
+	written, err := c.carryOut(ctx, n, plan)
+	if err != nil {
+		return err
+	}
+	c.finished(n, plan, written)
+	return nil
+}
+
+// carryOut does what was planned, and tells in which versions it has written.
+func (c *copier) carryOut(ctx context.Context, n image.ObjectNumber, plan objectPlan) ([]bool, error) {
 	written := make([]bool, len(c.versions))
 	for _, s := range plan.steps {
 		op, err := c.prepare(ctx, n, s)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if op == nil {
 			continue
 		}
 		err = c.Local.WriteObject(ctx, n, op)
 		if err != nil && !(s.remove && errors.Is(err, syscall.ENOENT)) {
-			return err
+			return nil, err
 		}
 		written[s.version] = true
 		c.written.Add(payload(op))
 	}
-	c.finished(n, plan, written)
-	return nil
+	return written, nil
 }
 
 // prepare reads what a step needs and builds its write.
@@ -261,6 +344,14 @@ func (c *copier) finished(n image.ObjectNumber, plan objectPlan, written []bool)
 	if written != nil {
 		c.localMaps.set(n, plan.exists, written, fastDiff)
 	}
+	c.done.add(uint64(n))
+}
+
+// finishedAs is finished for an object in place, whose states were looked up.
+func (c *copier) finishedAs(n image.ObjectNumber, states []rbd.ObjectState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.localMaps.setAll(n, states)
 	c.done.add(uint64(n))
 }
 

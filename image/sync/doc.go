@@ -1,5 +1,6 @@
-// Package imagesync makes the first copy of a remote image: its user snapshots up to
-// the sync point, with the history of every object between them, and the head.
+// Package imagesync makes the first copy of a remote image, or brings one that
+// went astray back in place (see inplace.go): its user snapshots up to the sync point,
+// with the history of every object between them, and the head.
 //
 // A sync point is a snapshot of the remote image, made for this purpose and named
 // ".rbd-mirror.<our pool's mirror uuid>.<random uuid>". What comes after it is in the

@@ -113,6 +113,18 @@ func (m *localMaps) set(n image.ObjectNumber, exists, written []bool, fastDiff b
 	}
 }
 
+// setAll notes the states of an object by version, and last that of the head.
+func (m *localMaps) setAll(n image.ObjectNumber, states []rbd.ObjectState) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, state := range states {
+		m.maps[i].Set(uint64(n), state)
+	}
+}
+
 // resume takes over what the stored map of the sync point, the last version, says of
 // the objects below start, which an earlier attempt has copied, and makes the head's
 // map say the same: rbd-mirror leaves that for the end. It is false if the stored map

@@ -1,6 +1,7 @@
 package imagesync
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/rbdwarden/rbdwarden/ceph"
@@ -41,24 +42,14 @@ func planVersions(remote *image.Header, local []image.Snapshot, seqs map[uint64]
 				v.context.Snaps = append(v.context.Snaps, s.ID)
 			}
 		}
-		slices.SortFunc(v.context.Snaps, func(a, b ceph.SnapID) int { return -compare(a, b) })
+		slices.SortFunc(v.context.Snaps, func(a, b ceph.SnapID) int { return cmp.Compare(b, a) })
 		if len(v.context.Snaps) > 0 {
 			v.context.Seq = v.context.Snaps[0]
 		}
 		out = append(out, v)
 	}
-	slices.SortFunc(out, func(a, b version) int { return compare(a.remote, b.remote) })
+	slices.SortFunc(out, func(a, b version) int { return cmp.Compare(a.remote, b.remote) })
 	return out
-}
-
-func compare(a, b ceph.SnapID) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // history is what the remote cluster says of one object.
@@ -126,14 +117,39 @@ type objectPlan struct {
 	exists []bool // by version: the object exists in it
 }
 
-// planObject plans the copy of object n. clean says that there is no local object.
-func planObject(n image.ObjectNumber, h history, versions []version, clean bool) objectPlan {
-	p := objectPlan{exists: make([]bool, len(versions))}
-	state := unknown
-	if clean {
-		state = absent
+// beginning is what is known of the local object before the first step.
+type beginning struct {
+	before before
+	// In place, for an object that is present: its size, and in which bytes it differs
+	// from the clone that firstClone gives.
+	size    uint64
+	differs extentSet
+}
+
+// firstClone is the clone that the first version that is not gone has of object n, and
+// a snapshot to read it at; -1 if the object is not in that version.
+func firstClone(n image.ObjectNumber, h history, versions []version) (int, ceph.SnapID) {
+	for _, v := range versions {
+		if v.gone {
+			continue
+		}
+		if uint64(n) >= v.objects {
+			return -1, 0
+		}
+		clone := h.at(v.remote)
+		if clone < 0 {
+			return -1, 0
+		}
+		return clone, readable(h, versions, clone)
 	}
-	last := -1 // the clone that the local object equals, if it is present
+	return -1, 0
+}
+
+// planObject plans the copy of object n.
+func planObject(n image.ObjectNumber, h history, versions []version, begin beginning) objectPlan {
+	p := objectPlan{exists: make([]bool, len(versions))}
+	state := begin.before
+	last := -1 // the clone that the local object equals, if it is present and a step or version was before
 	for i, v := range versions {
 		if v.gone {
 			p.exists[i] = state == present
@@ -158,10 +174,13 @@ func planObject(n image.ObjectNumber, h history, versions []version, clean bool)
 			state = unknown
 		}
 		s := step{version: i, before: state, newSize: h.clones[clone].Size, readAt: readable(h, versions, clone)}
-		if state == present {
+		switch {
+		case state == present && last < 0:
+			s.size, s.ranges = begin.size, begin.differs.clip(s.newSize)
+		case state == present:
 			s.size = h.clones[last].Size
 			s.ranges = h.changed(last, clone).clip(s.newSize)
-		} else {
+		default:
 			s.ranges = extentSet{}.add(rados.Extent{Length: s.newSize})
 		}
 		p.steps = append(p.steps, s)

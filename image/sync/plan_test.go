@@ -2,6 +2,7 @@ package imagesync
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"slices"
 	"testing"
@@ -92,13 +93,17 @@ func (w *world) versions() []version {
 		}
 		out = append(out, v)
 	}
-	slices.SortFunc(out, func(a, b version) int { return compare(a.remote, b.remote) })
+	slices.SortFunc(out, func(a, b version) int { return cmp.Compare(a.remote, b.remote) })
 	return out
 }
 
 // copy carries out the plan's first steps; true if all were done.
 func (w *world) copy(versions []version, clean bool, steps int, holes int) (objectPlan, []bool, bool) {
-	plan := planObject(0, w.remote.history(), versions, clean)
+	begin := beginning{}
+	if clean {
+		begin.before = absent
+	}
+	plan := planObject(0, w.remote.history(), versions, begin)
 	written := make([]bool, len(versions))
 	for _, s := range plan.steps {
 		if steps == 0 {

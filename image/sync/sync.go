@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,6 +28,12 @@ type Local interface {
 	WriteObject(ctx context.Context, n image.ObjectNumber, op *rados.WriteOp) error
 	SetObjectMapState(ctx context.Context, snap ceph.SnapID, start, end image.ObjectNumber, state rbd.ObjectState) error
 	MetadataSet(ctx context.Context, key string, value []byte) (image.Outcome, error)
+
+	// What only a sync in place needs.
+	MetadataRemove(ctx context.Context, key string) (image.Outcome, error)
+	Resize(ctx context.Context, size uint64) (image.Outcome, error)
+	SnapSetLimit(ctx context.Context, limit uint64) (image.Outcome, error)
+	DataPool() rados.IOContext
 }
 
 var _ Local = (*image.Image)(nil)
@@ -54,6 +61,15 @@ type Job struct {
 	Meta wire.MirrorPeerClientMeta
 	// Save stores a changed record. It is called by one goroutine at a time.
 	Save func(ctx context.Context, meta wire.MirrorPeerClientMeta) error
+
+	// InPlace keeps what is right of a local image that may have anything in it (see
+	// doc.go). Meta must then say that nothing is known: no SnapSeqs, and no objects of
+	// a sync point.
+	InPlace bool
+	// TrustMap, in place, says that the local head's object map denies no object that
+	// there is: so it is unless a sync was interrupted, which writes the maps behind
+	// the data.
+	TrustMap bool
 
 	Limits Limits
 	// Checkpoint is the time between two records of how far the copy is
@@ -85,6 +101,8 @@ type Progress struct {
 	ObjectsTotal uint64
 	BytesRead    uint64 // since Run began
 	BytesWritten uint64
+	// BytesCompared, in place, counts bytes that were compared by checksums.
+	BytesCompared uint64
 }
 
 // Run copies the image and returns the record that it has stored last: in the state
@@ -111,6 +129,9 @@ type transfer struct {
 	Job
 	remote *image.Header
 	data   rados.IOContext // the remote data objects'
+
+	place              *inPlace // nil: a first copy
+	surveyed, toSurvey atomic.Uint64
 }
 
 func (r *transfer) run(ctx context.Context) error {
@@ -213,7 +234,12 @@ func (r *transfer) copy(ctx context.Context) error {
 	}
 	// A local image without snapshots of ours has no data of ours either: the
 	// snapshots are recorded before the first object is copied.
-	fresh := len(r.Meta.SnapSeqs) == 0 && len(r.Local.Header().Snapshots) == 0
+	fresh := !r.InPlace && len(r.Meta.SnapSeqs) == 0 && len(r.Local.Header().Snapshots) == 0
+	if r.InPlace {
+		if err := r.adopt(ctx, end); err != nil {
+			return err
+		}
+	}
 	if err := r.copySnapshots(ctx, end.ID); err != nil {
 		return err
 	}
@@ -227,14 +253,28 @@ func (r *transfer) copy(ctx context.Context) error {
 }
 
 // copyMetadata brings the image's metadata over; what only the local image has stays
-// (src/librbd/deep_copy/MetadataCopyRequest.cc).
+// (src/librbd/deep_copy/MetadataCopyRequest.cc), but not in place, where it may be what
+// the primary has removed. The limit on snapshots, which is no part of a first copy, may
+// be a former primary's own there.
 func (r *transfer) copyMetadata(ctx context.Context) error {
 	for _, key := range slices.Sorted(maps.Keys(r.remote.Metadata)) {
 		if _, err := r.Local.MetadataSet(ctx, key, r.remote.Metadata[key]); err != nil {
 			return err
 		}
 	}
-	return nil
+	if !r.InPlace {
+		return nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.Local.Header().Metadata)) {
+		if _, there := r.remote.Metadata[key]; there {
+			continue
+		}
+		if _, err := r.Local.MetadataRemove(ctx, key); err != nil {
+			return err
+		}
+	}
+	_, err := r.Local.SnapSetLimit(ctx, r.remote.SnapLimit)
+	return err
 }
 
 // checkSyncPoint fails if the sync point is gone: its clones may be, too, and then an
