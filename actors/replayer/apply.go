@@ -36,12 +36,15 @@ func (e *UnsupportedEventError) Error() string {
 
 // apply performs one step on the local image.
 func (p *performer) apply(ctx context.Context, step replay.Step) (core.Msg, error) {
+	applied := core.Applied{Step: step.ID(), Entries: 1}
+	if op, ok := step.(replay.Operation); ok && op.Event.Type() == wire.TypeFlatten {
+		return applied, p.flatten(ctx, op)
+	}
 	done, err := p.local.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	applied := core.Applied{Step: step.ID(), Entries: 1}
 	switch s := step.(type) {
 	case replay.Writes:
 		applied.Entries, applied.Bytes = s.Entries, int64(s.Bytes)
@@ -127,6 +130,27 @@ func (p *performer) operate(ctx context.Context, s replay.Operation) error {
 		}
 	}
 	return err
+}
+
+// flatten copies what the local image shares with its parent. It may take hours, so it
+// is done in steps: each passes the gate by itself, so that a promotion need not wait
+// for the last, and tells how far it is. Other writes go on between the steps.
+func (p *performer) flatten(ctx context.Context, op replay.Operation) error {
+	for next := image.ObjectNumber(0); ; {
+		done, err := p.local.enter(ctx)
+		if err != nil {
+			return err
+		}
+		step, err := p.local.image.FlattenStep(ctx, next)
+		done()
+		if err != nil || step.Finished {
+			return err
+		}
+		next = step.Next
+		p.notify(core.OperationProgressed{
+			Step: op.ID(), Name: op.Event.Type().String(), Done: uint64(step.Next), Total: uint64(step.Objects),
+		})
+	}
 }
 
 func (p *performer) snapCreate(ctx context.Context, ev wire.SnapCreate) error {

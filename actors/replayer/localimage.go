@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/image/lock"
 	"github.com/rbdwarden/rbdwarden/journal"
@@ -40,6 +43,8 @@ type localImage struct {
 	io      rados.IOContext
 	timeout time.Duration
 	notify  func(core.Msg)
+	trouble func(error)                 // tells of what is no reason to stop
+	opened  atomic.Pointer[image.Image] // image, once it may be changed
 
 	gate   sync.RWMutex
 	state  sync.Mutex // guards the rest
@@ -74,6 +79,7 @@ func (p *performer) openLocal(ctx context.Context, imageID string) (core.Msg, er
 	options := p.Lock
 	options.Policy = l
 	options.Trouble = func(err error) { p.Log.Warn().Err(err).Msg("exclusive lock") }
+	l.trouble = func(err error) { p.Log.Warn().Err(err).Msg("snapshots in the trash") }
 	l.image, err = image.Open(ctx, p.Local.IO, imageID, image.Options{Limits: p.Limits, Lock: options})
 	if errors.Is(err, syscall.ENOENT) {
 		j.Close()
@@ -99,6 +105,7 @@ func (p *performer) openLocal(ctx context.Context, imageID string) (core.Msg, er
 		if err := p.finishRemovals(ctx); err != nil {
 			return nil, err
 		}
+		l.opened.Store(l.image)
 	}
 	return core.LocalOpened{
 		Name: name, Promotion: now.promotion(), Tag: now.tag, TagData: now.data, ResyncRequested: now.resync,
@@ -211,8 +218,38 @@ func (l *localImage) LockRequested(bool) (release bool, err error) {
 }
 
 // HeaderUpdated (lock.Policy): others change the header only for what does not
-// concern replay (names, metadata); it is read again when it is needed.
-func (l *localImage) HeaderUpdated() {}
+// concern replay (names, metadata), and when clones leave: a snapshot that went to the
+// trash because of them is ours to remove when the last has gone. No event tells of it,
+// for on the primary it is done by whoever flattens or removes the clone
+// (src/librbd/image/DetachChildRequest.cc).
+func (l *localImage) HeaderUpdated() {
+	im := l.opened.Load()
+	if im == nil || !waitsForClones(im.Header()) {
+		return
+	}
+	l.looks.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
+		defer cancel()
+		done, err := l.enter(ctx)
+		if err != nil {
+			return // promoted
+		}
+		defer done()
+		if err = im.Refresh(ctx); err == nil {
+			err = im.FinishRemovals(ctx)
+		}
+		if err != nil && !errors.Is(err, image.ErrClosed) {
+			l.trouble(err) // the next to open the image does it
+		}
+	})
+}
+
+// waitsForClones tells whether a snapshot is in the trash because it has clones.
+func waitsForClones(h *image.Header) bool {
+	return slices.ContainsFunc(h.Snapshots, func(s image.Snapshot) bool {
+		return s.ChildCount > 0 && s.Namespace != nil && s.Namespace.Kind() == rbd.SnapshotTrash
+	})
+}
 
 // Suspended (lock.Policy): writes are refused by the image until the lock is back.
 func (l *localImage) Suspended(error) {}

@@ -149,6 +149,10 @@ func (a *Actor) replayDescription(now time.Time) string {
 	if p.ReplayDelay > 0 {
 		d["replay_delay_seconds"] = p.ReplayDelay.Seconds() // the lag is meant
 	}
+	if o := p.Operation; o != nil && o.Total > 0 {
+		// The positions stand still meanwhile.
+		d["operation"] = map[string]any{"name": o.Name, "percent": 100 * o.Done / o.Total}
+	}
 	b, err := json.Marshal(d)
 	if err != nil {
 		panic(err) // numbers and maps always encode

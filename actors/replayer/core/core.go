@@ -146,6 +146,11 @@ func (c *Core) stepRunning(m Msg) {
 			c.sync = m
 			c.do(Publish{})
 		}
+	case OperationProgressed:
+		if c.rep != nil {
+			c.rep.operation = &m
+			c.do(Publish{})
+		}
 	default:
 		if c.rep != nil {
 			c.stepReplaying(m)
@@ -243,7 +248,7 @@ func (c *Core) do(e Effect) {
 // isResult tells whether the message answers an effect.
 func isResult(m Msg) bool {
 	switch m.(type) {
-	case Start, Stop, Flush, LockLost, LocalJournalChanged, RemoteJournalChanged, Renamed, EntriesHeld, CommitDue, SyncProgressed:
+	case Start, Stop, Flush, LockLost, LocalJournalChanged, RemoteJournalChanged, Renamed, EntriesHeld, CommitDue, SyncProgressed, OperationProgressed:
 		return false
 	}
 	return true

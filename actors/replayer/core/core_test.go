@@ -487,6 +487,26 @@ func TestCommitNeverPassesWhatIsApplied(t *testing.T) {
 	}
 }
 
+// A long operation is shown until it is over; the positions stand still meanwhile.
+func TestOperationProgress(t *testing.T) {
+	w := newWorld(t)
+	w.toReplay()
+	if !has[Publish](w.send(OperationProgressed{Step: 7, Name: "Flatten", Done: 1, Total: 4})) {
+		t.Error("nobody hears of it")
+	}
+	w.send(EntriesRead{Entries: []Entry{write(0, 0)}})
+	w.send(RemoteTagRead{tag0()})
+	apply := find[Apply](w).Step.ID()
+	if p, _ := w.core.Progress(); p.Operation == nil || p.Operation.Done != 1 {
+		t.Errorf("under way: %+v", p.Operation)
+	}
+	w.send(OperationProgressed{Step: apply, Name: "Flatten", Done: 2, Total: 4})
+	w.send(Applied{Step: apply, Entries: 1})
+	if p, _ := w.core.Progress(); p.Operation != nil {
+		t.Errorf("over: %+v", p.Operation)
+	}
+}
+
 // The local image is let go only when nothing is under way any more.
 func TestCloseWaitsForEffects(t *testing.T) {
 	w := newWorld(t)

@@ -71,6 +71,12 @@ type (
 		ObjectsDone, ObjectsTotal uint64
 		Bytes                     uint64
 	}
+	// OperationProgressed reports how far an operation is that takes its time.
+	OperationProgressed struct {
+		Step        replay.StepID // that asked for it
+		Name        string        // as the journal names its event
+		Done, Total uint64        // objects
+	}
 )
 
 // Failed is the result of an effect that did not work.
@@ -241,6 +247,7 @@ func (Renamed) msg()              {}
 func (EntriesHeld) msg()          {}
 func (CommitDue) msg()            {}
 func (SyncProgressed) msg()       {}
+func (OperationProgressed) msg()  {}
 func (Failed) msg()               {}
 func (LocalPrepared) msg()        {}
 func (RemotePrepared) msg()       {}

@@ -18,6 +18,9 @@ type Progress struct {
 	BytesHeld     int
 	// ReplayDelay is rbd_mirroring_replay_delay while entries wait for it, else 0.
 	ReplayDelay time.Duration
+	// Operation is under way and takes its time, while Safe stays before it; nil if
+	// there is none.
+	Operation *OperationProgressed
 }
 
 // Progress tells how far the replay is; false when there is none.
@@ -26,7 +29,7 @@ func (c *Core) Progress() (Progress, bool) {
 	if r == nil {
 		return Progress{}, false
 	}
-	p := Progress{BytesHeld: r.planner.Held()}
+	p := Progress{BytesHeld: r.planner.Held(), Operation: r.operation}
 	p.Primary, _ = r.primary.Newest()
 	var known bool
 	p.Safe, known = r.planner.Position().Newest()

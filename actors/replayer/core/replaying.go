@@ -28,7 +28,8 @@ type replaying struct {
 	demoted     bool            // the demotion was reached: stop when all is committed
 	waiting     []readMark      // batches with entries that are not safe, oldest first
 	read        journal.ObjectPosition
-	held        EntriesHeld // entries behind read that wait; zero if there are none
+	held        EntriesHeld          // entries behind read that wait; zero if there are none
+	operation   *OperationProgressed // a long one that is under way
 }
 
 type commit struct{ settles []replay.StepID }
@@ -248,6 +249,9 @@ func (r *replaying) push(entries []Entry) error {
 
 func (r *replaying) applied(m Applied) {
 	r.planner.Safe(m.Step)
+	if r.operation != nil && r.operation.Step == m.Step {
+		r.operation = nil
+	}
 	r.forget()
 }
 
