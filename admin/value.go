@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 )
 
@@ -101,6 +103,11 @@ func (v *Value) Put(m *Value) {
 // PutString is Put of a string.
 func (v *Value) PutString(name, s string) { v.Put(&Value{name: name, kind: quoted, text: s}) }
 
+// Sort puts an object's members into the order of their names.
+func (v *Value) Sort() {
+	slices.SortStableFunc(v.list, func(a, b *Value) int { return cmp.Compare(a.name, b.name) })
+}
+
 // Remove takes members away.
 func (v *Value) Remove(unwanted func(name string) bool) {
 	kept := v.list[:0]
@@ -110,4 +117,11 @@ func (v *Value) Remove(unwanted func(name string) bool) {
 		}
 	}
 	v.list = kept
+}
+
+// Renamed is the value under another name. Both share their members.
+func (v *Value) Renamed(name string) *Value {
+	c := *v
+	c.name = name
+	return &c
 }

@@ -287,12 +287,10 @@ func (r *resolver) process(inv Invocation) {
 		}
 		p.AdminSocketMode = uint32(mode)
 	}
-	level, _, _ := strings.Cut(r.text("debug_rbd_mirror"), "/")
-	n, err := strconv.Atoi(strings.TrimSpace(level))
-	if err != nil || n < 0 || n > 99 {
-		r.errs = append(r.errs, &ValueError{Option: "debug_rbd_mirror", Value: level, Text: "it must be from 0 to 99"})
+	var err error
+	if p.LogLevel, err = ParseLogLevel(r.text("debug_rbd_mirror")); err != nil {
+		r.errs = append(r.errs, err)
 	}
-	p.LogLevel = n
 	socket, ok := r.set("rbd_warden_control_socket")
 	if !ok {
 		socket = defaultOf("rbd_warden_control_socket")

@@ -43,15 +43,20 @@ type (
 	StopImage struct{ Reason string }
 	// RestartImage stops the image and starts it at once.
 	RestartImage struct{}
-	// FlushImage commits what is safe now.
+	// FlushImage commits what has been read so far as soon as it is safe. Answered by
+	// ImageFlushed, at once if the image does not replay.
 	FlushImage struct{}
 	// NudgeImage says that something changed (a promotion, a notification): an image
 	// that waits to try again does so now.
 	NudgeImage struct{}
 )
 
+// ImageFlushed answers FlushImage.
+type ImageFlushed struct{ Key ImageKey }
+
 // ToImageNamed is a message for the image with that name or global id, or for all
-// images of the pool if Name is empty.
+// images of the pool if Name is empty: then those that are found later are stopped or
+// started in the same way.
 type ToImageNamed struct {
 	Name    string
 	Message ToImage

@@ -50,11 +50,34 @@ type Worker struct {
 	LastTold  time.Time   `json:"last_told"`      // when the second group was told
 	Waits     string      `json:"waits,omitzero"` // what it waits for, "" for nothing
 
-	Member string   `json:"member,omitempty"` // its name among the members of the cluster
-	FSID   string   `json:"fsid,omitempty"`   // of the local Ceph cluster
-	Budget *Budget  `json:"budget,omitempty"`
-	Pools  []Pool   `json:"pools"`
-	Notes  []string `json:"notes,omitempty"` // anything else that a person should know
+	Member string  `json:"member,omitempty"` // its name among the members of the cluster
+	FSID   string  `json:"fsid,omitempty"`   // of the local Ceph cluster
+	Budget *Budget `json:"budget,omitempty"`
+	// LocalSocket is the admin socket of the connection to the local cluster.
+	LocalSocket string `json:"local_admin_socket,omitempty"`
+	// Syncs are the initial syncs of images, Deletions the removals of copies whose primary
+	// is gone.
+	Syncs     *Slots   `json:"syncs,omitempty"`
+	Deletions *Slots   `json:"deletions,omitempty"`
+	Replayed  Replayed `json:"replayed"`
+	Pools     []Pool   `json:"pools"`
+	Notes     []string `json:"notes,omitempty"` // anything else that a person should know
+}
+
+// Slots is the use of a bound on how many of something are under way together.
+type Slots struct {
+	Limit   int `json:"limit"`
+	Running int `json:"running"`
+	Waiting int `json:"waiting"`
+}
+
+// Replayed counts what was replayed since a worker, or an image's actor, started.
+type Replayed struct {
+	Entries uint64 `json:"entries"`
+	Bytes   uint64 `json:"bytes"`
+	// Seconds is the sum, over all entries, of the time from when an entry's turn came until
+	// it was durable.
+	Seconds float64 `json:"seconds"`
 }
 
 // Budget is the use of a bound on bytes in flight.
@@ -74,20 +97,38 @@ const (
 	HealthUnknown Health = "UNKNOWN"
 )
 
+// Callout is something that is not well with a pool, in the words of the service map.
+type Callout struct {
+	Level string `json:"level"` // "info", "warning" or "error"
+	Text  string `json:"text"`
+}
+
+// The levels of callouts.
+const (
+	LevelInfo    = "info"
+	LevelWarning = "warning"
+	LevelError   = "error"
+)
+
 // Pool is one mirrored pool and namespace with one peer.
 type Pool struct {
-	Name      string   `json:"name"`
-	ID        int64    `json:"id"`
-	Namespace string   `json:"namespace"`
-	Peer      Peer     `json:"peer"`
-	Health    Health   `json:"health"`
-	Callouts  []string `json:"callouts,omitempty"` // what is not well, for people
-	Leader    bool     `json:"leader"`             // this worker leads the pool
-	LeaderID  string   `json:"leader_id,omitempty"`
-	Waits     string   `json:"waits,omitempty"`
-	Restarts  int      `json:"restarts"`
-	LastCause *Cause   `json:"last_cause,omitempty"`
-	Images    []Image  `json:"images"`
+	Name      string    `json:"name"`
+	ID        int64     `json:"id"`
+	Namespace string    `json:"namespace"`
+	Peer      Peer      `json:"peer"`
+	Health    Health    `json:"health"`
+	Callouts  []Callout `json:"callouts,omitempty"` // what is not well
+	Leader    bool      `json:"leader"`             // this worker leads the pool
+	Stopped   bool      `json:"stopped"`            // by an operator, until it is started
+	// InstanceID is that of the worker's client; LeaderID that of who leads instead.
+	InstanceID string `json:"instance_id,omitempty"`
+	// RemoteSocket is the admin socket of the connection to the peer.
+	RemoteSocket string  `json:"remote_admin_socket,omitempty"`
+	LeaderID     string  `json:"leader_id,omitempty"`
+	Waits        string  `json:"waits,omitempty"`
+	Restarts     int     `json:"restarts"`
+	LastCause    *Cause  `json:"last_cause,omitempty"`
+	Images       []Image `json:"images"`
 }
 
 // Peer is the cluster that a pool is mirrored from.
@@ -129,6 +170,7 @@ type Image struct {
 	// SyncPercent is the progress of an initial sync under way; -1 if there is none.
 	SyncPercent float64   `json:"sync_percent"`
 	BytesHeld   int64     `json:"bytes_held"` // of the worker's budget
+	Replayed    Replayed  `json:"replayed"`
 	Primary     *Position `json:"primary_position,omitempty"`
 	Safe        *Position `json:"safe_position,omitempty"`
 

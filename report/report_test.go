@@ -53,7 +53,7 @@ func TestReportGoesThroughJSON(t *testing.T) {
 	}
 	for _, typ := range []reflect.Type{
 		reflect.TypeFor[Daemon](), reflect.TypeFor[Worker](), reflect.TypeFor[Pool](), reflect.TypeFor[Image](),
-		reflect.TypeFor[Cause](), reflect.TypeFor[Budget](), reflect.TypeFor[Peer](), reflect.TypeFor[Position](), reflect.TypeFor[Step](),
+		reflect.TypeFor[Cause](), reflect.TypeFor[Budget](), reflect.TypeFor[Slots](), reflect.TypeFor[Callout](), reflect.TypeFor[Replayed](), reflect.TypeFor[Peer](), reflect.TypeFor[Position](), reflect.TypeFor[Step](),
 	} {
 		for i := range typ.NumField() {
 			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")

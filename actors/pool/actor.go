@@ -31,6 +31,7 @@ import (
 type Remote struct {
 	replayer.Site
 	Status StatusSink // on the remote site
+	Socket string     // admin socket of the connection, "" if it has none
 	// Close ends the connection.
 	Close func()
 }
@@ -60,8 +61,10 @@ type Options struct {
 	Watch func(ctx context.Context, io rados.IOContext, changed func(globalID string)) (stop func(), err error)
 	// Trash deletes what was moved to the local trash; nil: nothing is deleted.
 	Trash *Deleter
-	// NewImage makes the actor of an image.
-	NewImage func(key messages.ImageKey, remote *Remote) actor.Actor
+	// NewImage makes the actor of an image. A stopped one starts only when it is told to.
+	NewImage func(key messages.ImageKey, remote *Remote, stopped bool) actor.Actor
+	// Stopped is how the pool begins: its images start only when they are told to.
+	Stopped bool
 	// Refresh is the time between two lists when nothing is notified.
 	Refresh time.Duration
 	// Timeout bounds each look at a cluster.
@@ -74,15 +77,17 @@ type Options struct {
 // Pool is the actor.
 type Pool struct {
 	opt      Options
-	remote   *Remote // nil until connected
-	failures int     // to connect, in a row
-	trouble  string  // why there is no connection, or no list
+	remote   *Remote          // nil until connected
+	failures int              // to connect, in a row
+	trouble  string           // why there is no connection, or no list
+	callouts []report.Callout // the same for the service map
 	children map[string]*child
 	byPID    map[string]string // actor id → global id
 	listing  bool
 	again    bool // list once more after this one
 	stops    []func()
 	trash    func() // ends the deleter
+	stopped  bool   // by an operator: so are images that are found later
 	ending   bool
 	asked    *actor.PID // who waits for the end
 	since    time.Time
@@ -120,7 +125,7 @@ type Snapshot struct{}
 // effects of the old instance running beside the new one.
 func Props(opt Options) *actor.Props {
 	return actor.PropsFromProducer(func() actor.Actor {
-		return &Pool{opt: opt, children: map[string]*child{}, byPID: map[string]string{}}
+		return &Pool{opt: opt, stopped: opt.Stopped, children: map[string]*child{}, byPID: map[string]string{}}
 	}, actor.WithSupervisor(stopAlways))
 }
 
@@ -220,6 +225,7 @@ func (p *Pool) connect(c actor.Context) {
 func (p *Pool) connectFailed(c actor.Context, err error) {
 	p.failures++
 	p.trouble = fmt.Sprintf("cannot reach the peer %s: %v", p.opt.Peer.Site, err)
+	p.callouts = callouts(err, NoRemoteCluster, report.LevelError)
 	d := min(time.Second<<min(p.failures-1, 5), 30*time.Second)
 	d += time.Duration(rand.Float64() * float64(d) / 4)
 	p.opt.Log.Error().Err(err).Str("peer", p.opt.Peer.Site).Dur("retry_in", d).Msg("cannot reach the peer")
@@ -232,7 +238,7 @@ func (p *Pool) connected(c actor.Context, r *Remote) {
 		p.maybeEnd(c)
 		return
 	}
-	p.remote, p.failures, p.trouble = r, 0, ""
+	p.remote, p.failures, p.trouble, p.callouts = r, 0, "", nil
 	p.opt.Log.Info().Str("peer", p.opt.Peer.Site).Msg("connected to the peer")
 	p.watch(c, p.opt.Local.IO)
 	p.watch(c, r.IO)
@@ -301,16 +307,17 @@ func (p *Pool) listed(c actor.Context, m listed) {
 	if m.err != nil {
 		// The images that run go on: an unreadable list says nothing about them.
 		p.trouble = fmt.Sprintf("cannot list mirrored images: %v", m.err)
+		p.callouts = callouts(m.err, noImageList, report.LevelError)
 		p.opt.Log.Error().Err(m.err).Msg("cannot list mirrored images")
 		return
 	}
-	p.trouble = ""
+	p.trouble, p.callouts = "", nil
 	for id := range m.ids {
 		if ch := p.children[id]; ch != nil {
 			ch.wanted = true
 			continue
 		}
-		ch := &child{wanted: true, restart: supervision.NewRestarter(p.opt.Strategy)}
+		ch := &child{wanted: true, stopped: p.stopped, restart: supervision.NewRestarter(p.opt.Strategy)}
 		p.children[id] = ch
 		p.spawnChild(c, id, ch)
 	}
@@ -344,6 +351,9 @@ func (p *Pool) fromImage(c actor.Context, m messages.ToPool) {
 	switch m := m.(type) {
 	case messages.ImageReport:
 		if ch := p.children[m.Key.GlobalID]; ch != nil && ch.pid != nil {
+			if m.Report.Name == "" {
+				m.Report.Name = ch.last.Name // a new actor does not know it yet
+			}
 			m.Report.Restarts += ch.restart.Restarts()
 			if m.Report.LastCause == nil {
 				m.Report.LastCause = ch.restart.Last()
@@ -386,11 +396,40 @@ func (p *Pool) nudge(c actor.Context, globalID string) {
 	}
 }
 
-// forward hands a command to an image by its name or global id.
+// forward hands a command to an image by its name or global id, or to all.
+//
+// Invariant: an image that was stopped by command stays so, also if its actor dies, until
+// a command starts it.
 func (p *Pool) forward(c actor.Context, m messages.ToImageNamed) {
+	stop, isStop := m.Message.(messages.StopImage)
+	starts := false
+	switch m.Message.(type) {
+	case messages.StartImage, messages.RestartImage:
+		starts = true
+	}
+	if m.Name == "" && (isStop || starts) {
+		p.stopped = isStop
+	}
 	for id, ch := range p.children {
-		if (m.Name == "" || m.Name == id || m.Name == ch.last.Name) && ch.pid != nil {
-			c.Send(ch.pid, m.Message)
+		if m.Name != "" && m.Name != id && m.Name != ch.last.Name {
+			continue
+		}
+		if isStop || starts {
+			ch.stopped = isStop
+		}
+		_, isFlush := m.Message.(messages.FlushImage)
+		switch {
+		case ch.stop, ch.pid == nil && isFlush: // it is ending, or ended: nothing waits
+			if isFlush && c.Sender() != nil {
+				c.Respond(messages.ImageFlushed{Key: p.imageKey(id)})
+			}
+		case ch.pid != nil:
+			c.RequestWithCustomSender(ch.pid, m.Message, c.Sender())
+		case starts && ch.wanted && p.remote != nil && !p.ending:
+			p.spawnChild(c, id, ch) // it waited for its restart
+		case isStop:
+			ch.last.State, ch.last.Description, ch.last.Paused = "stopped", stop.Reason, true
+			p.tellStatus(id, ch.last)
 		}
 	}
 }
@@ -450,13 +489,11 @@ func (p *Pool) release() {
 func (p *Pool) snapshot() report.Pool {
 	r := report.Pool{
 		Name: p.opt.Key.Pool, ID: p.opt.Key.PoolID, Namespace: p.opt.Key.Namespace,
-		Peer: p.opt.Peer, Health: report.HealthOK, Waits: p.trouble,
+		Peer: p.opt.Peer, Health: healthOf(p.callouts), Callouts: p.callouts, Waits: p.trouble, Stopped: p.stopped,
 	}
 	if p.remote != nil {
 		r.Peer.Reachable, r.Peer.MirrorUUID = true, p.remote.MirrorUUID
-	}
-	if p.trouble != "" {
-		r.Callouts, r.Health = append(r.Callouts, p.trouble), report.HealthError
+		r.RemoteSocket = p.remote.Socket
 	}
 	for id, ch := range p.children {
 		image := ch.last

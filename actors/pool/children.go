@@ -25,6 +25,7 @@ type child struct {
 	panic   *messages.ImagePanicked // why the actor is about to end
 	wanted  bool                    // the image is still mirrored
 	stop    bool                    // it was told to end
+	stopped bool                    // by an operator, until it is started
 	last    report.Image
 }
 
@@ -37,7 +38,8 @@ type respawn struct {
 
 // spawnChild starts an image's actor under a name that was never used before.
 func (p *Pool) spawnChild(c actor.Context, globalID string, ch *child) {
-	props := actor.PropsFromProducer(func() actor.Actor { return p.opt.NewImage(p.imageKey(globalID), p.remote) })
+	stopped := ch.stopped
+	props := actor.PropsFromProducer(func() actor.Actor { return p.opt.NewImage(p.imageKey(globalID), p.remote, stopped) })
 	ch.pid = c.SpawnPrefix(props, "image-"+globalID)
 	ch.panic, ch.stop = nil, false
 	ch.restart.Step(supervision.Started{When: time.Now()})

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/rados"
@@ -27,9 +26,9 @@ type Deleter struct {
 	List func(ctx context.Context) (map[string]rbd.TrashSpec, error)
 	// Remove deletes one of them. Its time has come.
 	Remove func(ctx context.Context, id string) error
-	// Slots bounds how many deletions a worker has under way
+	// Slot waits for one of the deletions that a worker may have under way
 	// (rbd_mirror_concurrent_image_deletions).
-	Slots *semaphore.Weighted
+	Slot func(ctx context.Context) (release func(), err error)
 	// Refresh is the time between two lists when nothing asks for one.
 	Refresh time.Duration
 	// Retry is the pause after a deletion that failed (rbd_mirror_delete_retry_interval).
@@ -130,11 +129,12 @@ func (d *Deleter) removeAll(ctx context.Context, ids []string) map[string]error 
 		failed  = map[string]error{}
 	)
 	for _, id := range ids {
-		if d.Slots.Acquire(ctx, 1) != nil {
+		release, err := d.Slot(ctx)
+		if err != nil {
 			break
 		}
 		running.Go(func() {
-			defer d.Slots.Release(1)
+			defer release()
 			if err := d.remove(ctx, id); err != nil && ctx.Err() == nil {
 				mu.Lock()
 				failed[id] = err

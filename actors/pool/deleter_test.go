@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/rados"
@@ -45,6 +44,7 @@ func TestDeleter(t *testing.T) {
 			"now": {}, "in-a-minute": {DefermentEnds: at(60)}, "busy": {}, "panics": {}, "fenced": {DefermentEnds: at(100)},
 		}
 		gone, tries, fenced := map[string]time.Duration{}, map[string]int{}, 0
+		slot := make(chan struct{}, 1)
 		d := NewDeleter(Deleter{
 			List: func(context.Context) (map[string]rbd.TrashSpec, error) {
 				mu.Lock()
@@ -67,7 +67,7 @@ func TestDeleter(t *testing.T) {
 				gone[id] = time.Since(began)
 				return nil
 			},
-			Slots: semaphore.NewWeighted(1), Refresh: 30 * time.Second, Retry: 40 * time.Second,
+			Slot: func(context.Context) (func(), error) { slot <- struct{}{}; return func() { <-slot }, nil }, Refresh: 30 * time.Second, Retry: 40 * time.Second,
 			Fenced: func(err error) {
 				if !errors.Is(err, rados.Blocklisted) {
 					t.Errorf("fenced by %v", err)

@@ -51,6 +51,8 @@ type Options struct {
 	CloseTimeout time.Duration
 	// Paused images start only when they are told to.
 	Paused bool
+	// Meter counts what all images of the worker replay; nil: nobody counts.
+	Meter *Meter
 }
 
 // Actor is the actor of one image.
@@ -68,6 +70,9 @@ type Actor struct {
 	stage     string    // status state as last reported
 	failed    int       // failures in a row
 	paused    bool
+	asked     string // with which words it was paused
+	replayed  Meter
+	flushers  []flusher
 	restart   bool      // start again as soon as STOPPED is reached
 	nextAt    time.Time // when a stopped image starts again; zero: not by itself
 	timer     *time.Timer
@@ -178,10 +183,15 @@ func (a *Actor) command(c actor.Context, m messages.ToImage) {
 		if c.Sender() != nil {
 			a.askers = append(a.askers, c.Sender())
 		}
+		a.asked = m.Reason
+		stopped := a.core.State() == core.Stopped
 		a.step(c, core.Stop{Reason: m.Reason}, 0)
 		a.answerAskers(c)
+		if stopped {
+			a.halt(c)
+		}
 	case messages.FlushImage:
-		a.step(c, core.Flush{}, 0)
+		a.flush(c)
 	case messages.NudgeImage:
 		if a.core.State() == core.Stopped && !a.paused {
 			a.start(c)
@@ -201,6 +211,8 @@ func (a *Actor) step(c actor.Context, m core.Msg, took time.Duration) {
 	}
 	if applied, ok := m.(core.Applied); ok {
 		a.rates.add(applied.Entries, applied.Bytes)
+		a.replayed.add(applied.Entries, applied.Bytes, took)
+		a.opt.Meter.add(applied.Entries, applied.Bytes, took)
 	}
 	for _, e := range effects {
 		a.do(c, e)
@@ -215,6 +227,7 @@ func (a *Actor) step(c actor.Context, m core.Msg, took time.Duration) {
 		a.replaying = time.Now()
 		a.tick(c)
 	}
+	a.flushed(c, m)
 }
 
 // do performs one effect: those of the actor itself at once, the others outside.

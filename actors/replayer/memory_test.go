@@ -219,7 +219,7 @@ func (s *scene) start() *worker {
 			return ids, err
 		},
 		Watch: func(context.Context, rados.IOContext, func(string)) (func(), error) { return func() {}, nil },
-		NewImage: func(key messages.ImageKey, _ *pool.Remote) actor.Actor {
+		NewImage: func(key messages.ImageKey, _ *pool.Remote, _ bool) actor.Actor {
 			return s.newImage(key, here, there)
 		},
 		Refresh: 20 * time.Millisecond, Timeout: 10 * time.Second,

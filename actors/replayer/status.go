@@ -50,7 +50,7 @@ func (a *Actor) snapshot(now time.Time) report.Image {
 		LocalID: local.ImageID, RemoteID: remote.ImageID,
 		State: state, Step: a.core.State().String(), Description: description, Since: a.since,
 		EntriesBehind: -1, LagSeconds: -1, SyncPercent: -1,
-		BytesPerSecond: bytes, EventsPerSecond: entries,
+		BytesPerSecond: bytes, EventsPerSecond: entries, Replayed: a.replayed.Read(),
 		Paused: a.paused, NextStart: a.nextAt, LastCause: a.lastErr, Trace: append([]report.Step(nil), a.trace.steps...),
 	}
 	if p, ok := a.core.Progress(); ok {
@@ -95,6 +95,9 @@ func (a *Actor) status(now time.Time) (state, description string) {
 		return stateStoppingReplay, "stopping replay"
 	case core.Stopped:
 		cause := a.core.Cause()
+		if a.paused && a.asked != "" {
+			return stateStopped, a.asked // whatever had stopped it before
+		}
 		switch {
 		case cause.Reason == core.NeverStarted:
 			return stateStopped, "stopped"

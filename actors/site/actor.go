@@ -60,6 +60,8 @@ type Told struct {
 	Leads   func()
 	Lost    func(reason error)
 	Follows func(leader string)
+	// Release is how the site asks a leader to let somebody else lead.
+	Release <-chan struct{}
 }
 
 // Site is the actor.
@@ -70,6 +72,7 @@ type Site struct {
 	ready        bool
 	finding      bool
 	ending       bool
+	stopped      bool // by an operator: so are pools that are found later
 	asked        *actor.PID
 	byPID        map[string]childKey
 	shown        map[childKey]report.Pool // newest snapshots
@@ -83,8 +86,11 @@ type poolState struct {
 	cancel   context.CancelFunc // ends the competition
 	leading  bool
 	leader   string // who leads instead
+	release  chan struct{}
+	stopped  bool // by an operator
 	children map[childKey]*actor.PID
 	trouble  string
+	calls    []mirror.Callout // what of it belongs into the service map
 }
 
 // childKey names the actor of a namespace with a peer.
@@ -135,12 +141,16 @@ type Stopped struct{}
 // Snapshot asks for []report.Pool.
 type Snapshot struct{}
 
-// Command is a message for the images of the pool and namespace; Image as in
-// messages.ToImageNamed.
+// Command is a message for an image, by its name or global id. Without an image it is for
+// all of the pool, in all its namespaces; without a pool for all.
 type Command struct {
 	Pool, Namespace, Image string
 	Message                messages.ToImage
 }
+
+// ReleaseLeader asks to give up the leadership of a pool, or of all if Pool is empty, so
+// that another daemon may lead. If nobody takes it, it comes back.
+type ReleaseLeader struct{ Pool string }
 
 // Props are the properties of a site's actor. A pool's actor that panics is stopped; it
 // comes back at the next look for pools. A panic of the site itself ends the system.
@@ -190,6 +200,8 @@ func (s *Site) Receive(c actor.Context) {
 		s.collected(c, m)
 	case Command:
 		s.command(c, m)
+	case ReleaseLeader:
+		s.releaseLeader(m.Pool)
 	case Stop:
 		s.stop(c)
 	}
@@ -257,20 +269,21 @@ func (s *Site) foundPool(c actor.Context, f Found) {
 	id := f.Pool.Pool.ID
 	p := s.pools[id]
 	if p == nil {
-		p = &poolState{children: map[childKey]*actor.PID{}}
+		p = &poolState{children: map[childKey]*actor.PID{}, release: make(chan struct{}, 1), stopped: s.stopped}
 		s.pools[id] = p
 	}
 	if f.Err != nil {
-		p.trouble = f.Err.Error()
+		p.trouble, p.calls = f.Err.Error(), unreadable(f.Err)
 		s.opt.Log.Error().Err(f.Err).Str("pool", f.Pool.Pool.Name).Msg("cannot read how the pool is mirrored")
 		if p.found.Pool.Pool.Name == "" {
 			p.found = f
 		}
 		return
 	}
-	p.found, p.trouble = f, ""
+	p.found, p.trouble, p.calls = f, "", nil
 	if _, _, ok := p.peer(); !ok {
-		p.trouble = "no peer to mirror from: rbd mirror pool peer bootstrap import"
+		p.trouble = noPeer(f.Peers)
+		p.calls = []mirror.Callout{{Level: mirror.CalloutInfo, Text: p.trouble}}
 		s.stopChildren(c, p, nil)
 		return
 	}
@@ -283,6 +296,7 @@ func (s *Site) foundPool(c actor.Context, f Found) {
 			Leads:   func() { tell(leads{id}) },
 			Lost:    func(reason error) { tell(lost{id, reason}) },
 			Follows: func(leader string) { tell(follows{id, leader}) },
+			Release: p.release,
 		})
 	}
 	s.reconcile(c, p)
@@ -340,9 +354,11 @@ func (s *Site) prepared(c actor.Context, m prepared) {
 	if m.err != nil {
 		delete(p.children, m.key)
 		p.trouble = m.err.Error()
+		p.calls = []mirror.Callout{{Level: mirror.CalloutError, Text: noNamespace}, {Level: mirror.CalloutInfo, Text: p.trouble}}
 		s.opt.Log.Error().Err(m.err).Str("pool", p.found.Pool.Pool.Name).Str("namespace", m.key.namespace).Msg("cannot mirror the pool")
 		return // tried again at the next refresh
 	}
+	m.opt.Stopped = p.stopped
 	pid := c.SpawnPrefix(pool.Props(m.opt), "pool-"+m.opt.Key.String())
 	c.Watch(pid)
 	p.children[m.key] = pid
@@ -440,20 +456,37 @@ func (s *Site) maybeEnd(c actor.Context) {
 
 // command hands a message on to the images that it is for.
 func (s *Site) command(c actor.Context, m Command) {
-	for key, pid := range s.childrenOf(m.Pool) {
-		if pid != nil && key.namespace == m.Namespace {
-			c.Send(pid, messages.ToImageNamed{Name: m.Image, Message: m.Message})
+	_, stops := m.Message.(messages.StopImage)
+	_, starts := m.Message.(messages.StartImage)
+	_, restarts := m.Message.(messages.RestartImage)
+	changes := stops || starts || restarts
+	if m.Pool == "" && changes {
+		s.stopped = stops
+	}
+	for _, p := range s.pools {
+		if m.Pool != "" && m.Pool != p.found.Pool.Pool.Name {
+			continue
+		}
+		if m.Image == "" && changes {
+			p.stopped = stops
+		}
+		for key, pid := range p.children {
+			if pid != nil && (m.Image == "" || key.namespace == m.Namespace) {
+				c.RequestWithCustomSender(pid, messages.ToImageNamed{Name: m.Image, Message: m.Message}, c.Sender())
+			}
 		}
 	}
 }
 
-func (s *Site) childrenOf(name string) map[childKey]*actor.PID {
+func (s *Site) releaseLeader(name string) {
 	for _, p := range s.pools {
-		if p.found.Pool.Pool.Name == name {
-			return p.children
+		if p.leading && (name == "" || name == p.found.Pool.Pool.Name) {
+			select {
+			case p.release <- struct{}{}:
+			default: // it was asked already
+			}
 		}
 	}
-	return nil
 }
 
 // ids are the pools in a fixed order.

@@ -3,6 +3,7 @@ package site
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -99,12 +100,10 @@ func (s *Site) servicePools() map[int64]mirror.ServicePool {
 			Name: p.found.Pool.Pool.Name, InstanceID: s.opt.InstanceID, Leader: p.leading,
 			Namespaces: map[string]mirror.ImageCounts{},
 		}
-		if p.trouble != "" {
-			sp.Callouts = append(sp.Callouts, mirror.Callout{Level: mirror.CalloutError, Text: p.trouble})
-		}
+		sp.Callouts = append(sp.Callouts, p.calls...)
 		if _, others, _ := p.peer(); others > 0 {
 			sp.Callouts = append(sp.Callouts, mirror.Callout{
-				Level: mirror.CalloutWarning, Text: fmt.Sprintf("%d more peers are not mirrored from", others),
+				Level: mirror.CalloutInfo, Text: fmt.Sprintf("%d more peers are not mirrored from", others),
 			})
 		}
 		for key := range p.children {
@@ -112,8 +111,8 @@ func (s *Site) servicePools() map[int64]mirror.ServicePool {
 			if !ok {
 				continue
 			}
-			for _, text := range r.Callouts {
-				sp.Callouts = append(sp.Callouts, mirror.Callout{Level: mirror.CalloutError, Text: text})
+			for _, c := range r.Callouts {
+				sp.Callouts = append(sp.Callouts, mirror.Callout{Level: mirror.CalloutLevel(c.Level), Text: c.Text})
 			}
 			counts := count(r)
 			if key.namespace == "" {
@@ -155,7 +154,13 @@ func (s *Site) snapshot() []report.Pool {
 	for _, id := range s.ids() {
 		p := s.pools[id]
 		if len(p.children) == 0 {
-			r := report.Pool{Name: p.found.Pool.Pool.Name, ID: id, Health: report.HealthWarning, Waits: p.trouble, Leader: p.leading}
+			r := report.Pool{
+				Name: p.found.Pool.Pool.Name, ID: id, Health: report.HealthWarning, Waits: p.trouble, Leader: p.leading,
+				Stopped: p.stopped, InstanceID: strconv.FormatUint(s.opt.InstanceID, 10),
+			}
+			if peer, _, ok := p.peer(); ok {
+				r.Peer = report.Peer{UUID: peer.UUID, Site: peer.SiteName, Client: peer.ClientName}
+			}
 			if p.leader != "" {
 				r.LeaderID = p.leader
 				r.Waits = "stands by: " + p.leader + " leads the pool"
@@ -165,7 +170,8 @@ func (s *Site) snapshot() []report.Pool {
 		}
 		for key := range p.children {
 			if r, ok := s.shown[key]; ok {
-				r.Leader = p.leading
+				r.Leader, r.LeaderID = p.leading, p.leader
+				r.InstanceID = strconv.FormatUint(s.opt.InstanceID, 10)
 				out = append(out, r)
 			}
 		}

@@ -48,8 +48,13 @@ type Options struct {
 	Lost  func(reason error)
 	// Follows is called with the name of whoever leads instead, when that changes.
 	Follows func(leader string)
+	// Release asks a leader to give up, and to let the others go first; may be nil.
+	Release <-chan struct{}
 	Log     zerolog.Logger
 }
+
+// errReleased ends a reign that was asked to end.
+var errReleased = errors.New("asked to release the leadership")
 
 // deadLooks is how often in a row the owner must be seen without its watch before it
 // is fenced: one that renews its watch has a moment without.
@@ -62,7 +67,12 @@ func Run(ctx context.Context, io rados.IOContext, opt Options) {
 		if err := c.term(ctx); err != nil && ctx.Err() == nil {
 			opt.Log.Warn().Err(err).Msg("leader election")
 		}
-		_ = c.pause(ctx, time.Second) // the loop looks at ctx itself
+		wait := time.Second
+		if c.released {
+			// rbd-mirror's other daemons try a heartbeat's interval after they hear of it.
+			c.released, wait = false, opt.Heartbeat*3/2
+		}
+		_ = c.pause(ctx, wait) // the loop looks at ctx itself
 	}
 }
 
@@ -70,6 +80,8 @@ type candidate struct {
 	io   rados.IOContext
 	opt  Options
 	wake chan struct{} // the leader said that it releases, or our watch has ended
+
+	released bool // the last reign ended because it was asked to
 
 	said sync.WaitGroup // notifications under way
 
@@ -106,6 +118,7 @@ func (c *candidate) term(ctx context.Context) (err error) {
 	}
 	c.say(ctx, notify.LeaderLockAcquired)
 	c.opt.Log.Info().Msg("leads the pool")
+	c.released = false
 	c.opt.Leads()
 	reason := c.lead(ctx, cookie)
 	c.opt.Log.Info().AnErr("reason", reason).Msg("leads the pool no longer")
@@ -222,6 +235,9 @@ func (c *candidate) lead(ctx context.Context, cookie string) error {
 		if err := c.lostWatch(); err != nil {
 			return err
 		}
+		if c.released {
+			return errReleased
+		}
 		var op rados.ReadOp
 		op.Exec(cls.Assert(cls.RBDName, cls.Exclusive, cookie, cls.RBDTag))
 		if err := c.io.Read(ctx, Object, &op); err != nil && rados.Classify(err) != rados.Transient || errors.Is(err, syscall.EBUSY) {
@@ -305,6 +321,8 @@ func (c *candidate) pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-c.wake:
+	case <-c.opt.Release:
+		c.released = true
 	case <-t.C:
 	}
 	return nil

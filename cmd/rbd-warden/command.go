@@ -16,20 +16,41 @@ import (
 	"github.com/rbdwarden/rbdwarden/report"
 )
 
-// imageCommands are the commands that are one message to an image.
+// imageCommands are the commands that are one message to an image, or to all of a pool
+// or of the worker.
 var imageCommands = map[string]struct {
 	message messages.ToImage
 	done    string
 }{
-	"image restart": {messages.RestartImage{}, "restarting"},
-	"image pause":   {messages.StopImage{Reason: "paused by an operator"}, "pausing"},
-	"image resume":  {messages.StartImage{}, "resuming"},
+	"restart": {messages.RestartImage{}, "restarting"},
+	"start":   {messages.StartImage{}, "starting"},
+	"stop":    {messages.StopImage{Reason: "stopped"}, "stopping"}, // rbd-mirror's word
+	"pause":   {messages.StopImage{Reason: "paused by an operator"}, "pausing"},
+	"resume":  {messages.StartImage{}, "resuming"},
+	"flush":   {messages.FlushImage{}, "flushed"},
 }
 
-// call does a command for the command line.
+// Commands of a worker, besides those of imageCommands, which are "image stop" for one
+// image and "mirror stop" for a pool or, without a target, for all.
+const (
+	imageTrace    = "image trace"
+	leaderRelease = "mirror leader release"
+)
+
+// call does a command for the command line or the admin socket.
 func (w *wiring) call(ctx context.Context, system *actor.ActorSystem, root *actor.PID, r *controlv1.CallRequest) (string, []byte, error) {
-	cmd, isMessage := imageCommands[r.Command]
-	if !isMessage && r.Command != "image trace" {
+	scope, verb, _ := strings.Cut(r.Command, " ")
+	cmd, known := imageCommands[verb]
+	switch {
+	case r.Command == leaderRelease:
+		system.Root.Send(root, site.ReleaseLeader{Pool: r.Target})
+		return "releasing the leadership", nil, nil
+	case scope == "config" || scope == libradosCommand:
+		return w.callConfig(ctx, r)
+	case scope == "mirror" && known:
+		return w.callAll(ctx, system, root, r.Target, verb)
+	case scope == "image" && known, r.Command == imageTrace:
+	default:
 		return "", nil, fmt.Errorf("this worker does not know the command %q: %w", r.Command, syscall.ENOTSUP)
 	}
 	pool, namespace, name, err := imageTarget(r.Target)
@@ -40,12 +61,65 @@ func (w *wiring) call(ctx context.Context, system *actor.ActorSystem, root *acto
 	if err != nil {
 		return "", nil, err
 	}
-	if !isMessage {
+	if r.Command == imageTrace {
 		b, err := json.Marshal(image.Trace)
 		return traceText(image), b, err
 	}
-	system.Root.Send(root, site.Command{Pool: pool, Namespace: namespace, Image: image.GlobalID, Message: cmd.message})
-	return fmt.Sprintf("%s: %s", r.Target, cmd.done), nil, nil
+	one := site.Command{Pool: pool, Namespace: namespace, Image: image.GlobalID, Message: cmd.message}
+	if verb == "flush" {
+		err = w.flush(ctx, system, root, []site.Command{one})
+	} else {
+		system.Root.Send(root, one)
+	}
+	return fmt.Sprintf("%s: %s", r.Target, cmd.done), nil, err
+}
+
+// callAll does a command for all images of a pool, or of the worker.
+func (w *wiring) callAll(ctx context.Context, system *actor.ActorSystem, root *actor.PID, pool, verb string) (string, []byte, error) {
+	cmd := imageCommands[verb]
+	if verb != "flush" {
+		system.Root.Send(root, site.Command{Pool: pool, Message: cmd.message})
+		return cmd.done, nil, nil
+	}
+	pools, err := w.pools(system, root)
+	if err != nil {
+		return "", nil, err
+	}
+	var all []site.Command
+	for _, p := range pools {
+		if pool != "" && pool != p.Name {
+			continue
+		}
+		for _, i := range p.Images {
+			all = append(all, site.Command{Pool: p.Name, Namespace: p.Namespace, Image: i.GlobalID, Message: cmd.message})
+		}
+	}
+	return cmd.done, nil, w.flush(ctx, system, root, all)
+}
+
+// flushPatience is how long a flush may take. What is not flushed then will be, soon.
+const flushPatience = 20 * time.Second
+
+// flush asks images to commit what they have read, and waits for all of them.
+func (w *wiring) flush(ctx context.Context, system *actor.ActorSystem, root *actor.PID, images []site.Command) error {
+	patience := flushPatience
+	if d, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(d))
+	}
+	futures := make([]*actor.Future, len(images))
+	for i, m := range images {
+		futures[i] = system.Root.RequestFuture(root, m, patience)
+	}
+	late := 0
+	for _, f := range futures {
+		if _, err := f.Result(); err != nil {
+			late++
+		}
+	}
+	if late > 0 {
+		return fmt.Errorf("%d of %d images were not flushed in time: %w", late, len(images), syscall.ETIMEDOUT)
+	}
+	return nil
 }
 
 // imageTarget splits POOL[/NAMESPACE]/IMAGE.
@@ -62,11 +136,10 @@ func imageTarget(target string) (pool, namespace, image string, err error) {
 
 // findImage finds an image by its name or global id.
 func (w *wiring) findImage(system *actor.ActorSystem, root *actor.PID, pool, namespace, name string) (report.Image, error) {
-	r, err := system.Root.RequestFuture(root, site.Snapshot{}, 3*time.Second).Result()
+	pools, err := w.pools(system, root)
 	if err != nil {
-		return report.Image{}, fmt.Errorf("the site's actor does not answer: %w", syscall.EAGAIN)
+		return report.Image{}, err
 	}
-	pools, _ := r.([]report.Pool)
 	for _, p := range pools {
 		if p.Name != pool || p.Namespace != namespace {
 			continue
@@ -78,6 +151,16 @@ func (w *wiring) findImage(system *actor.ActorSystem, root *actor.PID, pool, nam
 		}
 	}
 	return report.Image{}, fmt.Errorf("this worker mirrors no image %q in pool %q, namespace %q: %w", name, pool, namespace, syscall.ENOENT)
+}
+
+// pools are fresh snapshots of what is mirrored.
+func (w *wiring) pools(system *actor.ActorSystem, root *actor.PID) ([]report.Pool, error) {
+	r, err := system.Root.RequestFuture(root, site.Snapshot{}, 3*time.Second).Result()
+	if err != nil {
+		return nil, fmt.Errorf("the site's actor does not answer: %w", syscall.EAGAIN)
+	}
+	pools, _ := r.([]report.Pool)
+	return pools, nil
 }
 
 // traceText is an image's trace for people, newest last.

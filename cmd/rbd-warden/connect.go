@@ -14,13 +14,17 @@ import (
 	"github.com/rbdwarden/rbdwarden/rados/librados"
 )
 
-// connect opens the local cluster and loads the options from it.
-func connect(ctx context.Context, cfg config.Config, log zerolog.Logger) (*librados.Cluster, config.Options, error) {
+// connect opens the local cluster and loads the options from it. socket is the admin
+// socket that the connection gets, "" for none.
+func connect(ctx context.Context, cfg config.Config, socket string, log zerolog.Logger) (*librados.Cluster, config.Options, error) {
 	own, err := cfg.LoadOwn()
 	if err != nil {
 		return nil, config.Options{}, err
 	}
 	overrides := maps.Clone(cfg.Librados())
+	if socket != "" {
+		overrides["admin_socket"] = socket
+	}
 	for {
 		c, err := librados.Connect(ctx, librados.Config{
 			Cluster:    cfg.Cluster,

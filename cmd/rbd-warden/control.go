@@ -128,7 +128,7 @@ func (d *warden) report(ctx context.Context) report.Daemon {
 	defer cancel()
 	host, _ := os.Hostname()
 	r := report.Daemon{
-		Version: version, Host: host, PID: os.Getpid(), Cluster: d.cfg.Cluster,
+		Version: version, Host: host, PID: os.Getpid(), Cluster: d.config().Cluster,
 		Entity: d.cfg.Entity.String(), Started: d.started, Stops: d.stopping(),
 		Workers: make([]report.Worker, len(d.workers)),
 	}

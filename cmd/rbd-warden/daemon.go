@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -114,6 +115,7 @@ func readKeyFromStdin(cfg *config.Config) error {
 // warden is the daemon process. It never calls librados: nothing that goes wrong in
 // there can end it.
 type warden struct {
+	mu      sync.Mutex // guards cfg once Run has begun
 	cfg     config.Config
 	log     zerolog.Logger
 	out     *logOutput
@@ -214,8 +216,13 @@ func (d *warden) Run(ctx context.Context) (err error) {
 		d.log.Warn().Err(err).Msg("no control socket")
 	}
 	defer control.Stop()
+	adm, err := listenAdmin(d)
+	if err != nil {
+		d.log.Warn().Err(err).Msg("no admin socket")
+	}
+	defer adm.Close()
 
-	d.log.Info().Str("version", version).RawJSON("configuration", []byte(d.cfg.String())).Msg("daemon started")
+	d.log.Info().Str("version", version).RawJSON("configuration", []byte(d.config().String())).Msg("daemon started")
 	d.notify("READY=1", "STATUS=starting")
 	ended := make(chan error, len(d.workers))
 	for _, w := range d.workers {
@@ -262,11 +269,8 @@ func (d *warden) signalled(s os.Signal) {
 	d.log.Info().Str("signal", s.String()).Msg("signal")
 	switch {
 	case s == syscall.SIGHUP:
-		if err := d.out.Reopen(); err != nil {
+		if err := d.reopenLogs(); err != nil {
 			d.log.Warn().Err(err).Msg("cannot open log file again")
-		}
-		for _, w := range d.workers {
-			w.ReopenLog()
 		}
 	case d.stopping() && time.Since(d.asked) < impatience:
 	case d.stopping():
@@ -276,6 +280,14 @@ func (d *warden) signalled(s os.Signal) {
 	default:
 		d.stop()
 	}
+}
+
+// reopenLogs opens the log files of all processes again.
+func (d *warden) reopenLogs() error {
+	for _, w := range d.workers {
+		w.ReopenLog()
+	}
+	return d.out.Reopen()
 }
 
 func (d *warden) stopping() bool {

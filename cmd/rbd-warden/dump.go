@@ -81,7 +81,7 @@ func (d dumpJournal) Run(ctx context.Context, target string, out io.Writer) erro
 		return err
 	}
 	log := zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, NoColor: true}).Level(zerolog.WarnLevel)
-	c, _, err := connect(ctx, cfg, log)
+	c, _, err := connect(ctx, cfg, "", log)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,9 @@ func newImageCommand() *cobra.Command {
 		{"restart", "Start an image's mirroring anew, from its checkpoint"},
 		{"pause", "Stop an image's mirroring until it is resumed"},
 		{"resume", "Resume a paused image, or retry a parked one now"},
+		{"stop", "Stop an image's mirroring until it is started: rbd-mirror's word for pause"},
+		{"start", "Start a stopped image: rbd-mirror's word for resume"},
+		{"flush", "Commit what was read of an image's journal, and wait for that"},
 	} {
 		cmd.AddCommand(newCallCommand("image "+c.verb, c.verb+" POOL[/NAMESPACE]/IMAGE", c.short))
 	}

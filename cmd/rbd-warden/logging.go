@@ -53,8 +53,8 @@ func openLog(p config.Process, stderr io.Writer) (zerolog.Logger, *logOutput, er
 			Writer: zerolog.LevelWriterAdapter{Writer: human}, Level: zerolog.ErrorLevel,
 		})
 	}
-	return zerolog.New(zerolog.MultiLevelWriter(writers...)).Level(logLevel(p.LogLevel)).
-		With().Timestamp().Logger(), out, err
+	zerolog.SetGlobalLevel(logLevel(p.LogLevel)) // it can be changed while we run
+	return zerolog.New(zerolog.MultiLevelWriter(writers...)).With().Timestamp().Logger(), out, err
 }
 
 // logLevel translates debug_rbd_mirror.

@@ -26,7 +26,8 @@ func timeouts(o config.Options) librados.Timeouts {
 
 // mirror is a worker's work, until ctx ends: one actor system, whose root is the site.
 func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams) error {
-	c, options, err := connect(ctx, cfg, log)
+	removeStaleLibrarySockets(cfg.Process)
+	c, options, err := connect(ctx, cfg, librarySocket(cfg.Process), log)
 	if err != nil {
 		return err
 	}
@@ -36,7 +37,11 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 	if err != nil {
 		return fmt.Errorf("identity of this process: %w", err)
 	}
-	w := &wiring{cfg: cfg, options: options, local: c, self: self, log: log}
+	w := &wiring{
+		cfg: cfg, options: options, local: c, socket: socketOf(c), self: self, log: log,
+		syncs:     newSlots(int(options.ConcurrentImageSyncs)),
+		deletions: newSlots(int(options.ConcurrentImageDeletions)),
+	}
 	fenced := make(chan error, 1)
 
 	system := actor.NewActorSystem(actor.WithLoggerFactory(actorLogger(log)))
@@ -86,5 +91,7 @@ func (w *wiring) report(ctx context.Context, system *actor.ActorSystem, root *ac
 		return nil, &rados.Error{Op: "report", Err: err}
 	}
 	pools, _ := r.([]report.Pool)
-	return json.Marshal(report.Worker{FSID: w.local.FSID(), Pools: pools})
+	return json.Marshal(report.Worker{FSID: w.local.FSID(), Pools: pools, Syncs: w.syncs.Report(), Replayed: w.meter.Read(),
+		LocalSocket: w.socket, Deletions: w.deletions.Report(),
+	})
 }

@@ -120,7 +120,9 @@ func printPool(out io.Writer, now time.Time, p report.Pool, trace bool) {
 		when(p.Leader, ", leader"), when(p.Peer.UUID != "" && !p.Peer.Reachable, ", peer unreachable"), p.Restarts)
 	printCause(out, "      ", now, p.LastCause)
 	for _, c := range p.Callouts {
-		fmt.Fprintf(out, "      %s\n", c)
+		if c.Text != p.Waits {
+			fmt.Fprintf(out, "      %s\n", c.Text)
+		}
 	}
 	if p.Waits != "" {
 		fmt.Fprintf(out, "      waits: %s\n", p.Waits)

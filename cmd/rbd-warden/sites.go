@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	actorpool "github.com/rbdwarden/rbdwarden/actors/pool"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
 	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
@@ -19,6 +20,7 @@ import (
 	mirrorpool "github.com/rbdwarden/rbdwarden/mirror"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/rados/librados"
+	"github.com/rbdwarden/rbdwarden/report"
 )
 
 // copySite is one site's copy of a mirrored image, as a command sees it.
@@ -54,7 +56,7 @@ func openHere(ctx context.Context, flags cephFlags, spec imageSpec) (_ copySite,
 	if err != nil {
 		return copySite{}, config.Options{}, err
 	}
-	c, options, err := connect(ctx, cfg, commandLog())
+	c, options, err := connect(ctx, cfg, "", commandLog())
 	if err != nil {
 		return copySite{}, config.Options{}, err
 	}
@@ -143,7 +145,7 @@ func openThere(ctx context.Context, b *bothSites, pool mirrorpool.Pool, namespac
 			(&bothSites{there: s}).Close()
 		}
 	}()
-	if s.cluster, err = dialPeer(ctx, b.here.cluster, pool.ID, peer, options); err != nil {
+	if s.cluster, err = dialPeer(ctx, b.here.cluster, pool.ID, peer, "", options); err != nil {
 		return copySite{}, err
 	}
 	base, err := s.cluster.Open(ctx, pool.Name, "")
@@ -166,16 +168,21 @@ func openThere(ctx context.Context, b *bothSites, pool mirrorpool.Pool, namespac
 	return s, err
 }
 
-// dialPeer connects to a peer's cluster, of which the local one must not be it.
-func dialPeer(ctx context.Context, local *librados.Cluster, pool int64, peer cephmirror.Peer, options config.Options) (*librados.Cluster, error) {
+// dialPeer connects to a peer's cluster, of which the local one must not be it. socket is
+// the admin socket that the connection gets, "" for none.
+func dialPeer(ctx context.Context, local *librados.Cluster, pool int64, peer cephmirror.Peer, socket string, options config.Options) (*librados.Cluster, error) {
 	facts, err := mirrorpool.ResolvePeer(ctx, local, pool, peer)
 	if err != nil {
-		return nil, err
+		return nil, &actorpool.ConnectError{Words: actorpool.NoPeerConfig, Level: report.LevelWarning, Err: err}
 	}
-	c, err := librados.Connect(ctx, librados.Config{
+	cfg := librados.Config{
 		Cluster: facts.SiteName, ConfFile: facts.ConfFile, ClientName: facts.ClientName,
 		MonHost: facts.MonHost, Key: facts.Key.Reveal(), Peer: true, Timeouts: timeouts(options),
-	})
+	}
+	if socket != "" {
+		cfg.Overrides = map[string]string{"admin_socket": socket}
+	}
+	c, err := librados.Connect(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/rbdwarden/rbdwarden/actors/pool"
 	"github.com/rbdwarden/rbdwarden/actors/replayer"
@@ -38,14 +37,15 @@ type wiring struct {
 	cfg     config.Config
 	options config.Options
 	local   *librados.Cluster
+	socket  string // admin socket of that connection, "" if it has none
 	self    identity.Identity
 	log     zerolog.Logger
 
-	once       sync.Once
-	syncs      *semaphore.Weighted // rbd_mirror_concurrent_image_syncs
-	deletions  *semaphore.Weighted // rbd_mirror_concurrent_image_deletions
-	background sync.WaitGroup      // elections
-	registered bool                // in the service map; only service uses it
+	syncs      *slots         // rbd_mirror_concurrent_image_syncs
+	deletions  *slots         // rbd_mirror_concurrent_image_deletions
+	meter      replayer.Meter // what all images have replayed
+	background sync.WaitGroup // elections
+	registered bool           // in the service map; only service uses it
 }
 
 // How often the actors look, where Ceph has no option for it.
@@ -105,7 +105,7 @@ func (w *wiring) compete(ctx context.Context, id int64, told site.Told) {
 	leader.Run(ctx, io, leader.Options{
 		Heartbeat: w.options.LeaderHeartbeatInterval, Description: w.self.String(), KnownDead: w.self.KnownDead,
 		BlocklistExpire: w.options.BlocklistExpire,
-		Leads:           told.Leads, Lost: told.Lost, Follows: told.Follows, Log: log.With().Str("pool", io.Pool().Name).Logger(),
+		Leads:           told.Leads, Lost: told.Lost, Follows: told.Follows, Release: told.Release, Log: log.With().Str("pool", io.Pool().Name).Logger(),
 	})
 }
 
@@ -162,8 +162,8 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 			return ids, err
 		},
 		Watch: watchMirroring,
-		NewImage: func(key messages.ImageKey, remote *pool.Remote) actor.Actor {
-			return w.image(key, local, remote, trash.Kick, log)
+		NewImage: func(key messages.ImageKey, remote *pool.Remote, stopped bool) actor.Actor {
+			return w.image(key, local, remote, stopped, trash.Kick, log)
 		},
 		Trash:    trash,
 		Refresh:  w.options.PoolReplayersRefreshInterval,
@@ -184,20 +184,20 @@ func remoteNamespace(here mirrorpool.Pool, namespace string) string {
 func (w *wiring) connectPeer(ctx context.Context, found mirrorpool.Pool, namespace string, peer cephmirror.Peer,
 	site string, log zerolog.Logger,
 ) (*pool.Remote, error) {
-	c, err := dialPeer(ctx, w.local, found.Pool.ID, peer, w.options)
+	c, err := dialPeer(ctx, w.local, found.Pool.ID, peer, librarySocket(w.cfg.Process), w.options)
 	if err != nil {
 		return nil, err
 	}
 	io, err := c.Open(ctx, found.Pool.Name, namespace)
 	if err != nil {
 		c.Close()
-		return nil, err
+		return nil, &pool.ConnectError{Words: pool.NoRemotePool, Level: report.LevelWarning, Err: err}
 	}
 	who, err := pingPeer(ctx, c, io, found, site)
 	if err != nil {
 		io.Close()
 		c.Close()
-		return nil, err
+		return nil, &pool.ConnectError{Words: pool.NoRemotePoller, Level: report.LevelError, Err: err}
 	}
 	ping, stop := context.WithCancel(context.Background())
 	go func() {
@@ -215,6 +215,7 @@ func (w *wiring) connectPeer(ctx context.Context, found mirrorpool.Pool, namespa
 	return &pool.Remote{
 		Site:   replayer.Site{IO: io, MirrorUUID: who.MirrorUUID},
 		Status: newStatusSink(io, found.MirrorUUID, log),
+		Socket: socketOf(c),
 		Close: func() {
 			stop()
 			io.Close()
@@ -236,14 +237,6 @@ func pingPeer(ctx context.Context, c *librados.Cluster, io rados.IOContext, foun
 	return mirrorpool.PingRemote(ctx, base, site, found.MirrorUUID)
 }
 
-// slots makes the bounds that all images share.
-func (w *wiring) slots() {
-	w.once.Do(func() {
-		w.syncs = semaphore.NewWeighted(max(1, int64(w.options.ConcurrentImageSyncs)))
-		w.deletions = semaphore.NewWeighted(max(1, int64(w.options.ConcurrentImageDeletions)))
-	})
-}
-
 func (w *wiring) lockOptions() lock.Options {
 	return lock.Options{
 		BlocklistExpire: w.options.BlocklistExpire,
@@ -254,33 +247,26 @@ func (w *wiring) lockOptions() lock.Options {
 
 // trash makes what deletes images from a pool's trash.
 func (w *wiring) trash(io rados.IOContext, log zerolog.Logger) *pool.Deleter {
-	w.slots()
 	return pool.NewDeleter(pool.Deleter{
 		List: func(ctx context.Context) (map[string]rbd.TrashSpec, error) { return image.TrashedCopies(ctx, io) },
 		Remove: func(ctx context.Context, id string) error {
 			return image.RemoveFromTrash(ctx, io, id, time.Now(), w.lockOptions())
 		},
-		Slots: w.deletions, Refresh: w.options.PoolReplayersRefreshInterval, Retry: w.options.DeleteRetryInterval, Log: log,
+		Slot: w.deletions.Acquire, Refresh: w.options.PoolReplayersRefreshInterval, Retry: w.options.DeleteRetryInterval, Log: log,
 	})
 }
 
 // image makes the actor of an image.
-func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.Remote, trashed func(), log zerolog.Logger) actor.Actor {
-	w.slots()
+func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.Remote, stopped bool, trashed func(), log zerolog.Logger) actor.Actor {
 	log = log.With().Str("image", key.GlobalID).Logger()
 	bytes := int64(w.options.Warden.ImageBytes)
 	owner := &ownerWatch{}
 	resources := replayer.Resources{
 		Local: local, Remote: remote.Site, GlobalID: key.GlobalID,
-		SyncSlot: func(ctx context.Context) (func(), error) {
-			if err := w.syncs.Acquire(ctx, 1); err != nil {
-				return nil, err
-			}
-			return func() { w.syncs.Release(1) }, nil
-		},
-		Timeout: lookTimeout,
-		Limits:  image.Limits{Bytes: bytes / 2},
-		Lock:    w.lockOptions(),
+		SyncSlot: w.syncs.Acquire,
+		Timeout:  lookTimeout,
+		Limits:   image.Limits{Bytes: bytes / 2},
+		Lock:     w.lockOptions(),
 		RemoteSnapshots: func(imageID string) imagesync.Snapshots {
 			return &remoteSnapshots{io: remote.IO, imageID: imageID, owner: owner}
 		},
@@ -307,6 +293,6 @@ func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.
 		Retry: func(cause core.StopCause, failures int) (time.Duration, bool) {
 			return replayer.Retry(cause, failures, rand.Float64())
 		},
-		Log: log, CloseTimeout: closeTimeout,
+		Log: log, CloseTimeout: closeTimeout, Paused: stopped, Meter: &w.meter,
 	})
 }

@@ -102,7 +102,7 @@ func (s *Supervisor) Report(ctx context.Context) report.Worker {
 	defer s.mu.Unlock()
 	w, t := s.view, s.told
 	w.LastTold, w.Waits, w.Member, w.FSID = t.LastTold, t.Waits, t.Member, t.FSID
-	w.Budget, w.Pools, w.Notes = t.Budget, t.Pools, t.Notes
+	w.Budget, w.LocalSocket, w.Syncs, w.Deletions, w.Replayed, w.Pools, w.Notes = t.Budget, t.LocalSocket, t.Syncs, t.Deletions, t.Replayed, t.Pools, t.Notes
 	return w
 }
 

@@ -79,6 +79,13 @@ func (s *Supervisor) Hurry() { s.tell(evHurry{time.Now()}) }
 // for its restart, or is parked, is started at once.
 func (s *Supervisor) Restart() { s.tell(evRestart{time.Now()}) }
 
+// SetConfig changes the configuration of the workers that are started from now on.
+func (s *Supervisor) SetConfig(config []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spec.Config = config
+}
+
 // ReopenLog asks the worker to open its log file again.
 func (s *Supervisor) ReopenLog() {
 	s.send(&controlv1.ToWorker{Message: &controlv1.ToWorker_ReopenLog{ReopenLog: &controlv1.ReopenLog{}}})
@@ -172,10 +179,11 @@ func (s *Supervisor) start(restarts int) event {
 	}
 	s.mu.Lock()
 	s.child = c
+	data := s.spec.Config
 	s.mu.Unlock()
 	s.log.Info().Int("pid", c.pid).Msg("worker started")
 	err = c.link.Send(&controlv1.ToWorker{Message: &controlv1.ToWorker_Start{Start: &controlv1.Start{
-		ConfigJson: s.spec.Config, Index: uint32(s.spec.Index), Restarts: uint32(restarts),
+		ConfigJson: data, Index: uint32(s.spec.Index), Restarts: uint32(restarts),
 		HeartbeatIntervalNanos: s.spec.HeartbeatInterval.Nanoseconds(),
 	}}})
 	if err != nil {

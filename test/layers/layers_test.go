@@ -29,6 +29,7 @@ var design = []folder{
 	{"supervision", []string{"messages", "report", "proto"}, []string{"*"}},
 	{"mirror", []string{"ceph", "rados"}, nil},
 	{"image", []string{"journal", "ceph", "rados", "messages"}, []string{"golang.org/x/sync/", "github.com/cespare/xxhash/"}},
+	{"admin", nil, nil},
 	{"replay", []string{"ceph", "messages"}, nil},
 	{"journal", []string{"ceph", "rados", "messages"}, []string{"golang.org/x/sync/"}},
 	{"config", nil, nil},

@@ -64,3 +64,22 @@ func (r *replaying) behind(newest, safe journal.ObjectPosition, known bool) int6
 	}
 	return n
 }
+
+// Read is the newest entry that was read from the remote journal; false if the image does
+// not replay, or nothing was read.
+func (c *Core) Read() (journal.ObjectPosition, bool) {
+	if c.rep == nil || c.rep.read == (journal.ObjectPosition{}) {
+		return journal.ObjectPosition{}, false
+	}
+	return c.rep.read, true
+}
+
+// CommittedUpTo tells whether the remote journal has stored that everything up to an
+// entry is durable here.
+func (c *Core) CommittedUpTo(p journal.ObjectPosition) bool {
+	if c.rep == nil {
+		return false
+	}
+	newest, ok := c.rep.committed.Newest()
+	return ok && !before(newest, p)
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/rbdwarden/rbdwarden/admin"
+	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
+	"github.com/rbdwarden/rbdwarden/report"
+)
+
+// poolReplayer is rbd-mirror's word for a pool with one peer, in one worker. Its
+// namespaces are in the order of their names, the default one first.
+type poolReplayer struct {
+	worker     int
+	report     report.Worker
+	namespaces []report.Pool
+}
+
+// pool is what all namespaces have in common.
+func (p *poolReplayer) pool() report.Pool { return p.namespaces[0] }
+
+// poolReplayers sorts a report into pools with peers, as rbd-mirror orders them: by the
+// pool's id, then by the peer's uuid. A pool without a peer has no replayer.
+func poolReplayers(d report.Daemon) []*poolReplayer {
+	var all []*poolReplayer
+	for i, w := range d.Workers {
+		for _, p := range w.Pools {
+			if p.Peer.UUID == "" {
+				continue
+			}
+			at := slices.IndexFunc(all, func(r *poolReplayer) bool {
+				return r.worker == i && r.pool().ID == p.ID && r.pool().Peer.UUID == p.Peer.UUID
+			})
+			if at < 0 {
+				at = len(all)
+				all = append(all, &poolReplayer{worker: i, report: w})
+			}
+			all[at].namespaces = append(all[at].namespaces, p)
+		}
+	}
+	for _, r := range all {
+		slices.SortFunc(r.namespaces, func(a, b report.Pool) int { return cmp.Compare(a.Namespace, b.Namespace) })
+	}
+	slices.SortStableFunc(all, func(a, b *poolReplayer) int {
+		return cmp.Or(cmp.Compare(a.pool().ID, b.pool().ID), cmp.Compare(a.pool().Peer.UUID, b.pool().Peer.UUID))
+	})
+	return all
+}
+
+// mirrorVerbs are the commands that mirroring, a pool, and an image have.
+var mirrorVerbs = []string{"start", "stop", "restart", "flush"}
+
+// mirrorCommands are those of rbd-mirror (src/tools/rbd_mirror/{Mirror,PoolReplayer,
+// ImageReplayer,ImageDeleter}.cc): for all, for each pool with the name of its peer's
+// site, for each image.
+func (a *adminServer) mirrorCommands(d report.Daemon) []admin.Command {
+	replayers := poolReplayers(d)
+	commands := a.scopeCommands("", mirrorStatus(replayers), func(ctx context.Context, verb string) error {
+		for i := range a.d.workers {
+			if err := a.mirror(ctx, i, "mirror "+verb, ""); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	commands = append(commands, a.leaderCommand("", func(ctx context.Context) error {
+		for i := range a.d.workers {
+			if err := a.mirror(ctx, i, leaderRelease, ""); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	seen := map[string]bool{}
+	for _, r := range replayers {
+		p := r.pool()
+		if name := p.Name + " " + p.Peer.Site; p.Peer.Site != "" && !seen[name] {
+			seen[name] = true
+			commands = append(commands, a.scopeCommands(" "+name, poolStatus(r), func(ctx context.Context, verb string) error {
+				return a.mirror(ctx, r.worker, "mirror "+verb, p.Name)
+			})...)
+			commands = append(commands, a.leaderCommand(" "+name, func(ctx context.Context) error {
+				return a.mirror(ctx, r.worker, leaderRelease, p.Name)
+			}))
+		}
+		if name := p.Name; !seen[name] {
+			seen[name] = true
+			commands = append(commands, admin.Command{
+				Prefix: "rbd mirror deletion status " + name, Help: "get status for image deleter",
+				Run: answer(deleterStatus(r.namespaces)),
+			})
+		}
+		for _, ns := range r.namespaces {
+			for _, i := range ns.Images {
+				name := specOf(i)
+				if seen[name] {
+					continue
+				}
+				seen[name] = true
+				target := i.Pool + "/" + i.Namespace + "/" + i.GlobalID
+				commands = append(commands, a.scopeCommands(" "+name, imageStatus(i), func(ctx context.Context, verb string) error {
+					return a.mirror(ctx, r.worker, "image "+verb, target)
+				})...)
+			}
+		}
+	}
+	return commands
+}
+
+// scopeCommands are the status and the verbs of one scope: all, a pool, an image.
+func (a *adminServer) scopeCommands(scope string, status *admin.Value, do func(ctx context.Context, verb string) error) []admin.Command {
+	commands := []admin.Command{{
+		Prefix: "rbd mirror status" + scope, Help: "get status for rbd mirror" + scope, Run: answer(status),
+	}}
+	for _, verb := range mirrorVerbs {
+		commands = append(commands, admin.Command{
+			Prefix: "rbd mirror " + verb + scope, Help: verb + " rbd mirror" + scope,
+			Run: func(ctx context.Context, _ admin.Args) (admin.Answer, error) { return admin.Answer{}, do(ctx, verb) },
+		})
+	}
+	return commands
+}
+
+func (a *adminServer) leaderCommand(scope string, do func(ctx context.Context) error) admin.Command {
+	return admin.Command{
+		Prefix: "rbd mirror leader release" + scope, Help: "release rbd mirror leader" + scope,
+		Run: func(ctx context.Context, _ admin.Args) (admin.Answer, error) { return admin.Answer{}, do(ctx) },
+	}
+}
+
+func answer(v *admin.Value) func(context.Context, admin.Args) (admin.Answer, error) {
+	return func(context.Context, admin.Args) (admin.Answer, error) { return admin.Answer{Value: v}, nil }
+}
+
+// mirror does a command in a worker. rbd-mirror answers nothing to one that worked.
+func (a *adminServer) mirror(ctx context.Context, worker int, command, target string) error {
+	a.d.log.Info().Str("command", command).Str("target", target).Msg("admin socket")
+	_, err := a.call(ctx, worker, &controlv1.CallRequest{Command: command, Target: target})
+	return err
+}
+
+// mirrorStatus is "rbd mirror status".
+func mirrorStatus(replayers []*poolReplayer) *admin.Value {
+	v := admin.NewObject("mirror_status")
+	list := v.Array("pool_replayers")
+	for _, r := range replayers {
+		putPoolStatus(list.Object("pool_replayer_status"), r)
+	}
+	return v
+}
+
+// poolStatus is "rbd mirror status POOL SITE".
+func poolStatus(r *poolReplayer) *admin.Value {
+	v := admin.NewObject("pool_replayer_status")
+	putPoolStatus(v, r)
+	return v
+}
+
+// putPoolStatus has the keys of PoolReplayer::print_status, in its order.
+func putPoolStatus(v *admin.Value, r *poolReplayer) {
+	p := r.pool()
+	v.String("peer", "uuid: "+p.Peer.UUID+" cluster: "+p.Peer.Site+" client: "+p.Peer.Client)
+	v.String("pool", p.Name)
+	v.String("instance_id", p.InstanceID)
+	v.String("state", replayerState(r))
+	leader := strings.TrimPrefix(p.LeaderID, "client.")
+	if p.Leader {
+		leader = p.InstanceID
+	}
+	v.String("leader_instance_id", leader)
+	v.Bool("leader", p.Leader)
+	if p.Leader {
+		v.Array("instances").String("instance_id", p.InstanceID)
+	}
+	v.String("local_cluster_admin_socket", r.report.LocalSocket)
+	v.String("remote_cluster_admin_socket", p.RemoteSocket)
+	putThrottler(v.Object("sync_throttler"), r.report.Syncs)
+	putThrottler(v.Object("deletion_throttler"), r.report.Deletions)
+	images, deleter := []report.Image(nil), []report.Pool(nil)
+	if p.Namespace == "" {
+		images, deleter = p.Images, r.namespaces[:1]
+	}
+	putImages(v, images, deleter)
+	namespaces := v.Array("namespaces")
+	for i, ns := range r.namespaces {
+		if ns.Namespace != "" {
+			o := namespaces.Object("namespace")
+			o.String("name", ns.Namespace)
+			putImages(o, ns.Images, r.namespaces[i:i+1])
+		}
+	}
+}
+
+func putImages(v *admin.Value, images []report.Image, pools []report.Pool) {
+	list := v.Array("image_replayers")
+	images = slices.Clone(images)
+	slices.SortFunc(images, func(a, b report.Image) int { return cmp.Compare(a.GlobalID, b.GlobalID) })
+	for _, i := range images {
+		putImage(list.Object("image_replayer"), i)
+	}
+	v.Object("image_deleter").Put(deleterStatus(pools))
+}
+
+// replayerState is a pool's state in rbd-mirror's words.
+func replayerState(r *poolReplayer) string {
+	p := r.pool()
+	switch {
+	case p.Stopped:
+		return "stopped (manual)"
+	case r.report.State == report.WorkerStopping || r.report.State == report.WorkerStopped:
+		return "stopped"
+	case p.Health == report.HealthError, len(p.Callouts) > 0 && !p.Peer.Reachable, r.report.PID == 0:
+		return "error"
+	}
+	return "running"
+}
+
+func putThrottler(v *admin.Value, s *report.Slots) {
+	if s == nil {
+		s = &report.Slots{}
+	}
+	v.Int("max_parallel_requests", int64(s.Limit))
+	v.Int("running_requests", int64(s.Running))
+	v.Int("waiting_requests", int64(s.Waiting))
+}
+
+// imageStatus is "rbd mirror status POOL/IMAGE".
+func imageStatus(i report.Image) *admin.Value {
+	v := admin.NewObject("image_replayer")
+	putImage(v, i)
+	return v
+}
+
+func putImage(v *admin.Value, i report.Image) {
+	v.String("name", specOf(i))
+	v.String("state", imageState(i))
+}
+
+// specOf is POOL[/NAMESPACE]/IMAGE, with the global id until the name is known.
+func specOf(i report.Image) string {
+	name := i.Name
+	if name == "" {
+		name = i.GlobalID
+	}
+	if i.Namespace == "" {
+		return i.Pool + "/" + name
+	}
+	return i.Pool + "/" + i.Namespace + "/" + name
+}
+
+// removing is the step in which a copy is deleted.
+const removing = "REMOVE_LOCAL_IMAGE"
+
+// imageState translates the step of an image (actors/replayer/core.State) into the state
+// of rbd-mirror's image replayer (ImageReplayer::to_string).
+func imageState(i report.Image) string {
+	switch i.Step {
+	case "", "STOPPED":
+		return "Stopped"
+	case "REPLAYING", "GET_REMOTE_TAG", "ALLOCATE_LOCAL_TAG":
+		return "Replaying"
+	case "STOPPING", "CLOSE_LOCAL_IMAGE", removing:
+		return "Stopping"
+	}
+	return "Starting"
+}
+
+// deleterStatus tells which copies are being deleted.
+func deleterStatus(pools []report.Pool) *admin.Value {
+	v := admin.NewObject("image_deleter_status")
+	queue := v.Array("delete_images_queue")
+	for _, p := range pools {
+		for _, i := range p.Images {
+			if i.Step == removing {
+				queue.Object("delete_info").String("image_id", i.LocalID)
+			}
+		}
+	}
+	v.Array("failed_deletes_queue")
+	return v
+}
+
+// workerPrefix is how a worker is told from the first one where names would collide.
+func workerPrefix(index int) string {
+	if index == 0 {
+		return ""
+	}
+	return "worker" + strconv.Itoa(index) + "."
+}
