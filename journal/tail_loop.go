@@ -208,6 +208,9 @@ func (t *Tailer) finishRead(r *objectReader, res readResult) {
 	before := t.merge.bytes
 	asked := r.asked
 	n := r.finish(res, t.merge)
+	if res.err == nil {
+		t.heard.Store(t.cfg.Now().UnixNano())
+	}
 	t.held.Add(t.merge.bytes - before - asked)
 	if n > 0 && atTail {
 		// Something was written: at the other offsets too, most likely.
@@ -232,6 +235,7 @@ func (t *Tailer) readHeader(ctx context.Context) error {
 		return err
 	}
 	t.meta, t.metaAt = m, t.cfg.Now()
+	t.heard.Store(t.metaAt.UnixNano())
 	t.refresh++
 	if err := checkClient(m, t.cfg.ClientID); err != nil {
 		return fmt.Errorf("journal of image %s, client %q: %w", t.j.imageID, t.cfg.ClientID, err)

@@ -80,7 +80,8 @@ type Tailer struct {
 
 	held    atomic.Int64
 	budget  atomic.Int64
-	minRead int64 // least that one read asks for, in bytes
+	heard   atomic.Int64 // when the cluster answered last, UnixNano
+	minRead int64        // least that one read asks for, in bytes
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -135,6 +136,11 @@ func (t *Tailer) Close() {
 // Held is how many bytes of the journal are being read or were read and not yet
 // handed out.
 func (t *Tailer) Held() int64 { return t.held.Load() }
+
+// Heard is when the cluster answered last. While nothing waits to be handed out, that
+// is never longer ago than MaxPoll and the time of an answer, unless the cluster is
+// silent.
+func (t *Tailer) Heard() time.Time { return time.Unix(0, t.heard.Load()) }
 
 // SetBudget changes the bound on Held; it takes effect with the next reads.
 func (t *Tailer) SetBudget(bytes int64) { t.budget.Store(bytes) }

@@ -33,6 +33,21 @@ type ImageKey struct {
 
 func (k ImageKey) String() string { return fmt.Sprintf("%s/%s", k.PoolKey, k.GlobalID) }
 
+// Past is what became of the earlier lives of something that is supervised.
+type Past struct {
+	Restarts  int
+	LastCause *report.Cause // of the last death; nil if there was none
+}
+
+// Plus adds the past of what something is part of: its deaths were this one's, too.
+func (p Past) Plus(of Past) Past {
+	sum := Past{Restarts: p.Restarts + of.Restarts, LastCause: p.LastCause}
+	if of.LastCause != nil && (sum.LastCause == nil || of.LastCause.When.After(sum.LastCause.When)) {
+		sum.LastCause = of.LastCause
+	}
+	return sum
+}
+
 // ToImage is a message that an image actor takes from outside.
 type ToImage interface{ toImage() }
 

@@ -12,6 +12,7 @@ import (
 // Error is a failed operation with what it was about.
 type Error struct {
 	Op        string // for example "write" or "rbd.get_features"
+	Cluster   string // its name; "" where that is not known. Pools of mirrored clusters have the same names
 	Pool      string
 	Namespace string
 	Object    string
@@ -25,6 +26,9 @@ func (e *Error) Error() string {
 	}
 	if e.Object != "" {
 		where += "/" + e.Object
+	}
+	if e.Cluster != "" {
+		where += " on cluster " + e.Cluster
 	}
 	return fmt.Sprintf("%s %s: %v", e.Op, where, e.Err)
 }

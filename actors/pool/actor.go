@@ -61,8 +61,9 @@ type Options struct {
 	Watch func(ctx context.Context, io rados.IOContext, changed func(globalID string)) (stop func(), err error)
 	// Trash deletes what was moved to the local trash; nil: nothing is deleted.
 	Trash *Deleter
-	// NewImage makes the actor of an image. A stopped one starts only when it is told to.
-	NewImage func(key messages.ImageKey, remote *Remote, stopped bool) actor.Actor
+	// NewImage makes the actor of an image. A stopped one starts only when it is told to;
+	// past is what became of its earlier ones.
+	NewImage func(key messages.ImageKey, remote *Remote, stopped bool, past messages.Past) actor.Actor
 	// Stopped is how the pool begins: its images start only when they are told to.
 	Stopped bool
 	// Refresh is the time between two lists when nothing is notified.
@@ -71,7 +72,10 @@ type Options struct {
 	Timeout time.Duration
 	// Strategy is how crashed images are restarted.
 	Strategy supervision.Strategy
-	Log      zerolog.Logger
+	// Past is what became of earlier actors of this pool, and of the processes that they
+	// were in: they took the images with them.
+	Past messages.Past
+	Log  zerolog.Logger
 }
 
 // Pool is the actor.
@@ -84,6 +88,7 @@ type Pool struct {
 	children map[string]*child
 	byPID    map[string]string // actor id → global id
 	listing  bool
+	known    bool // there was a list
 	again    bool // list once more after this one
 	stops    []func()
 	trash    func() // ends the deleter
@@ -318,9 +323,13 @@ func (p *Pool) listed(c actor.Context, m listed) {
 			continue
 		}
 		ch := &child{wanted: true, stopped: p.stopped, restart: supervision.NewRestarter(p.opt.Strategy)}
+		if !p.known {
+			ch.past = p.opt.Past
+		}
 		p.children[id] = ch
 		p.spawnChild(c, id, ch)
 	}
+	p.known = true
 	for id, ch := range p.children {
 		if _, ok := m.ids[id]; !ok {
 			p.unwanted(c, id, ch)
@@ -342,7 +351,7 @@ func (p *Pool) unwanted(c actor.Context, globalID string, ch *child) {
 func (p *Pool) stopChild(c actor.Context, ch *child) {
 	if !ch.stop && ch.pid != nil {
 		ch.stop = true
-		c.Request(ch.pid, messages.StopImage{Reason: "stopped"})
+		c.Request(ch.pid, messages.StopImage{Reason: "stopped: the daemon let go of the image"})
 	}
 }
 
@@ -353,10 +362,6 @@ func (p *Pool) fromImage(c actor.Context, m messages.ToPool) {
 		if ch := p.children[m.Key.GlobalID]; ch != nil && ch.pid != nil {
 			if m.Report.Name == "" {
 				m.Report.Name = ch.last.Name // a new actor does not know it yet
-			}
-			m.Report.Restarts += ch.restart.Restarts()
-			if m.Report.LastCause == nil {
-				m.Report.LastCause = ch.restart.Last()
 			}
 			p.tellStatus(m.Key.GlobalID, m.Report)
 		}
@@ -426,6 +431,7 @@ func (p *Pool) forward(c actor.Context, m messages.ToImageNamed) {
 		case ch.pid != nil:
 			c.RequestWithCustomSender(ch.pid, m.Message, c.Sender())
 		case starts && ch.wanted && p.remote != nil && !p.ending:
+			ch.restart.Step(supervision.Forgiven{When: time.Now()})
 			p.spawnChild(c, id, ch) // it waited for its restart
 		case isStop:
 			ch.last.State, ch.last.Description, ch.last.Paused = "stopped", stop.Reason, true

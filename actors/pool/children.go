@@ -1,11 +1,13 @@
 package pool
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/rbdwarden/rbdwarden/actors/replayer"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/report"
 	"github.com/rbdwarden/rbdwarden/supervision"
@@ -26,6 +28,7 @@ type child struct {
 	wanted  bool                    // the image is still mirrored
 	stop    bool                    // it was told to end
 	stopped bool                    // by an operator, until it is started
+	past    messages.Past
 	last    report.Image
 }
 
@@ -38,8 +41,8 @@ type respawn struct {
 
 // spawnChild starts an image's actor under a name that was never used before.
 func (p *Pool) spawnChild(c actor.Context, globalID string, ch *child) {
-	stopped := ch.stopped
-	props := actor.PropsFromProducer(func() actor.Actor { return p.opt.NewImage(p.imageKey(globalID), p.remote, stopped) })
+	stopped, past := ch.stopped, ch.past
+	props := actor.PropsFromProducer(func() actor.Actor { return p.opt.NewImage(p.imageKey(globalID), p.remote, stopped, past) })
 	ch.pid = c.SpawnPrefix(props, "image-"+globalID)
 	ch.panic, ch.stop = nil, false
 	ch.restart.Step(supervision.Started{When: time.Now()})
@@ -76,15 +79,28 @@ func (p *Pool) childEnded(c actor.Context, who *actor.PID) {
 			Str("panic", ch.panic.Value).Str("stack", ch.panic.Stack).Msg("an image's actor panicked")
 	}
 	d := ch.restart.Step(supervision.Died{Cause: cause, Random: rand.Float64()})
-	ch.last.Restarts, ch.last.LastCause, ch.last.Parked, ch.last.NextStart = ch.restart.Restarts(), &cause, d.Parked, d.At
-	ch.last.State, ch.last.Description = "error", "restarting after a crash: "+cause.String()
-	if d.Parked {
-		ch.last.Description = "parked after too many crashes, retried slowly: " + cause.String()
-	}
+	// The dead actor's own count is in its last report.
+	ch.past = messages.Past{Restarts: max(ch.past.Restarts, ch.last.Restarts) + 1, LastCause: &cause}
+	ch.last.GlobalID, ch.last.Pool, ch.last.Namespace = globalID, p.opt.Key.Pool, p.opt.Key.Namespace
+	ch.last.Restarts, ch.last.LastCause, ch.last.Parked, ch.last.NextStart = ch.past.Restarts, &cause, d.Parked, d.At
+	ch.last.State, ch.last.Description = "error", p.crashed(ch, cause, d)
 	p.tellStatus(globalID, ch.last)
 	self, system := c.Self(), c.ActorSystem()
 	time.AfterFunc(time.Until(d.At), func() { system.Root.Send(self, respawn{globalID, d.At}) })
 }
+
+// crashed describes an image whose actor is dead.
+func (p *Pool) crashed(ch *child, cause report.Cause, d supervision.Decision) string {
+	what := "restarting after a crash"
+	if d.Parked {
+		what = "parked after too many crashes; `rbd-warden image restart " + p.opt.Key.String() + "/" + ch.last.Name + "` tries at once"
+	}
+	return report.Bounded(fmt.Sprintf("%s; %s; the next start follows by itself at %s",
+		what, cause.Short(maxCause), report.Stamp(d.At)), replayer.MaxDescription)
+}
+
+// maxCause bounds the cause in the description of a crashed image, in bytes.
+const maxCause = 640
 
 func (p *Pool) respawned(c actor.Context, m respawn) {
 	ch := p.children[m.globalID]

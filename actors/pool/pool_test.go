@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -39,7 +40,9 @@ type world struct {
 	crash   map[string]chan struct{} // closed: the image's read panics
 }
 
-func newWorld(t *testing.T, ids ...string) *world {
+func newWorld(t *testing.T, ids ...string) *world { return newWorldWith(t, messages.Past{}, ids...) }
+
+func newWorldWith(t *testing.T, past messages.Past, ids ...string) *world {
 	w := &world{
 		t: t, ids: ids,
 		system: actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) })),
@@ -53,7 +56,7 @@ func newWorld(t *testing.T, ids ...string) *world {
 	strategy.Min, strategy.Max = 10*time.Millisecond, 50*time.Millisecond
 	strategy.Intensity, strategy.ParkedRetry = 3, time.Hour
 	w.pid = w.system.Root.Spawn(Props(Options{
-		Key: messages.PoolKey{Pool: "rbd", PoolID: 1}, Status: w,
+		Key: messages.PoolKey{Pool: "rbd", PoolID: 1}, Status: w, Past: past,
 		Connect: func(context.Context) (*Remote, error) { return &Remote{Close: func() {}}, nil },
 		List: func(context.Context, rados.IOContext) ([]string, error) {
 			w.mu.Lock()
@@ -61,7 +64,7 @@ func newWorld(t *testing.T, ids ...string) *world {
 			return slices.Clone(w.ids), w.listErr
 		},
 		Watch: func(context.Context, rados.IOContext, func(string)) (func(), error) { return func() {}, nil },
-		NewImage: func(key messages.ImageKey, _ *Remote, stopped bool) actor.Actor {
+		NewImage: func(key messages.ImageKey, _ *Remote, stopped bool, past messages.Past) actor.Actor {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.lives[key.GlobalID]++
@@ -69,7 +72,7 @@ func newWorld(t *testing.T, ids ...string) *world {
 				Key: key, Core: core.Config{LocalMirrorUUID: "l", RemoteMirrorUUID: "r", CommitInterval: time.Hour, ReadBytes: 1, BufferBytes: 1},
 				NewPerformer: func(func(core.Msg)) replayer.Performer { return &performer{w: w, id: key.GlobalID} },
 				Retry:        func(core.StopCause, int) (time.Duration, bool) { return time.Hour, true },
-				Log:          zerolog.Nop(), CloseTimeout: 5 * time.Second, Paused: stopped,
+				Log:          zerolog.Nop(), CloseTimeout: 5 * time.Second, Paused: stopped, Past: past,
 			})
 		},
 		Refresh: 20 * time.Millisecond, Timeout: 5 * time.Second, Strategy: strategy, Log: zerolog.Nop(),
@@ -195,6 +198,12 @@ func TestPanicRestartsOneImage(t *testing.T) {
 	if c := w.status["a"].LastCause; c == nil || c.Why != report.WhyPanic {
 		t.Errorf("cause %+v, want the panic", c)
 	}
+	if d := w.status["a"].Description; !strings.Contains(d, `"restarts":1`) || !strings.Contains(d, "panic: ") {
+		t.Errorf("the status of a restarted image hides it: %s", d)
+	}
+	if d := w.status["b"].Description; strings.Contains(d, "restarts") {
+		t.Errorf("b was never restarted: %s", d)
+	}
 }
 
 // An image that panics again and again is parked with its cause; others go on.
@@ -211,6 +220,48 @@ func TestCrashingImageIsParked(t *testing.T) {
 	}
 	if w.open["a"] != 0 {
 		t.Errorf("a parked image is still locked")
+	}
+	if d := w.status["a"].Description; !strings.Contains(d, "parked") || !strings.Contains(d, "image restart rbd/a") || !strings.Contains(d, "injected") {
+		t.Errorf("the status of a parked image: %s", d)
+	}
+}
+
+// A parked image starts at once when an operator asks for it; one of its restarts is
+// known to each of its lives.
+func TestParkedImageStartsOnCommand(t *testing.T) {
+	w := newWorld(t, "a")
+	w.mu.Lock()
+	crash := w.crash["a"]
+	w.mu.Unlock()
+	close(crash)
+	w.until("a is parked", func() bool { return w.status["a"].Parked })
+	w.mu.Lock()
+	w.crash["a"] = make(chan struct{})
+	lives := w.lives["a"]
+	w.mu.Unlock()
+	w.system.Root.Send(w.pid, messages.ToImageNamed{Name: "a", Message: messages.StartImage{}})
+	w.until("a replays again", func() bool {
+		return w.state("a") == "replaying" && w.lives["a"] == lives+1 && w.status["a"].Restarts == lives
+	})
+}
+
+// What ended the process that an image was in before counts as the image's restart; an
+// image that was found later was not in it.
+func TestThePastOfTheProcessIsTold(t *testing.T) {
+	w := newWorldWith(t, messages.Past{Restarts: 3, LastCause: &report.Cause{What: "worker 0", Why: report.WhyOOM, When: time.Now()}}, "a")
+	w.until("a replays", func() bool { return w.state("a") == "replaying" })
+	w.mu.Lock()
+	d := w.status["a"].Description
+	w.ids, w.crash["b"] = append(w.ids, "b"), make(chan struct{})
+	w.mu.Unlock()
+	if !strings.Contains(d, `"restarts":3`) || !strings.Contains(d, "worker 0: out of memory") {
+		t.Errorf("the status hides why the worker ended: %s", d)
+	}
+	w.until("b replays", func() bool { return w.state("b") == "replaying" })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if d := w.status["b"].Description; strings.Contains(d, "restarts") {
+		t.Errorf("b is new: %s", d)
 	}
 }
 

@@ -53,6 +53,10 @@ type Options struct {
 	Paused bool
 	// Meter counts what all images of the worker replay; nil: nobody counts.
 	Meter *Meter
+	// Here and There are the names of this site and of the peer's, for descriptions.
+	Here, There string
+	// Past is what became of the image's earlier lives.
+	Past messages.Past
 }
 
 // Actor is the actor of one image.
@@ -69,6 +73,11 @@ type Actor struct {
 	replaying time.Time // when the last replay began
 	stage     string    // status state as last reported
 	failed    int       // failures in a row
+	bad       time.Time // when the image first stopped for the reason that it has
+	attempts  int       // that ended so since then
+	broke     bool      // it ended by an error and does not replay again yet
+	synced    bool      // the local copy was replayed to: it is whole
+	restarts  int       // how often it replayed again after an error
 	paused    bool
 	asked     string // with which words it was paused
 	replayed  Meter
@@ -210,7 +219,7 @@ func (a *Actor) step(c actor.Context, m core.Msg, took time.Duration) {
 		a.opt.Log.Debug().Stringer("from", from).Stringer("to", to).Str("message", messageName(m)).Msg("state")
 	}
 	if applied, ok := m.(core.Applied); ok {
-		a.rates.add(applied.Entries, applied.Bytes)
+		a.rates.add(time.Now(), applied.Entries, applied.Bytes)
 		a.replayed.add(applied.Entries, applied.Bytes, took)
 		a.opt.Meter.add(applied.Entries, applied.Bytes, took)
 	}
@@ -223,8 +232,19 @@ func (a *Actor) step(c actor.Context, m core.Msg, took time.Duration) {
 	if _, ok := m.(core.Committed); ok && to == core.Replaying {
 		a.failed = 0 // it gets on: a later failure is a new one
 	}
+	switch to {
+	case core.Replaying:
+		a.synced = true
+	case core.CreateLocalImage, core.ImageSync, core.RemoveLocalImage:
+		a.synced = false
+	}
 	if from == core.StartReplay && to == core.Replaying {
 		a.replaying = time.Now()
+		if a.broke {
+			a.broke = false
+			a.restarts++
+		}
+		a.report(c)
 		a.tick(c)
 	}
 	a.flushed(c, m)
@@ -281,8 +301,15 @@ func (a *Actor) renewContext() {
 // stopped decides what follows STOPPED.
 func (a *Actor) stopped(c actor.Context) {
 	cause := a.core.Cause()
+	if cause.In == core.Replaying && time.Since(a.replaying) > calm {
+		a.failed = 0
+	}
 	// An image that looks again every few seconds says only once what it finds.
 	news := cause.Reason != a.told.Reason || cause.Text != a.told.Text
+	if cause.Reason != a.told.Reason || a.failed == 0 {
+		a.bad, a.attempts = time.Now(), 0
+	}
+	a.attempts++
 	a.told = cause
 	log := a.opt.Log.Info()
 	if !news {
@@ -294,11 +321,12 @@ func (a *Actor) stopped(c actor.Context) {
 		}
 		log = log.Err(cause.Err)
 		a.lastErr = &report.Cause{
-			What: "image " + a.opt.Key.String(), Why: report.WhyError, When: time.Now(), Text: cause.Text,
+			What: "image " + a.spec(), Why: report.WhyError, When: time.Now(), Text: cause.Text,
 		}
 		if cause.Reason == core.EffectFailed {
 			a.lastErr.Class = cause.Class.String()
 		}
+		a.broke = a.broke || cause.Reason == core.EffectFailed || cause.Reason == core.LockWasLost
 	}
 	log.Stringer("reason", cause.Reason).Stringer("in", cause.In).Msg(cause.Text)
 	a.answerAskers(c)
@@ -315,13 +343,11 @@ func (a *Actor) stopped(c actor.Context) {
 		a.start(c)
 	case a.paused:
 	default:
-		if cause.In == core.Replaying && time.Since(a.replaying) > calm {
-			a.failed = 0
-		}
 		a.failed++
 		if delay, ok := a.opt.Retry(cause, a.failed); ok {
 			a.startLater(c, delay)
 		}
+		a.report(c) // now that the next attempt is known
 	}
 }
 

@@ -43,7 +43,7 @@ func (p *performer) due(ctx context.Context) (core.Msg, error) {
 			return m, nil
 		}
 		if n > 0 {
-			m := core.EntriesRead{Entries: h.batch.Entries[:n:n]}
+			m := core.EntriesRead{Entries: h.batch.Entries[:n:n], At: h.batch.At}
 			h.batch.Entries = h.batch.Entries[n:]
 			return m, nil
 		}

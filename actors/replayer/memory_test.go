@@ -219,7 +219,7 @@ func (s *scene) start() *worker {
 			return ids, err
 		},
 		Watch: func(context.Context, rados.IOContext, func(string)) (func(), error) { return func() {}, nil },
-		NewImage: func(key messages.ImageKey, _ *pool.Remote, _ bool) actor.Actor {
+		NewImage: func(key messages.ImageKey, _ *pool.Remote, _ bool, _ messages.Past) actor.Actor {
 			return s.newImage(key, here, there)
 		},
 		Refresh: 20 * time.Millisecond, Timeout: 10 * time.Second,
@@ -232,7 +232,7 @@ func (s *scene) start() *worker {
 func (s *scene) newImage(key messages.ImageKey, here, there replayer.Site) actor.Actor {
 	resources := replayer.Resources{
 		Local: here, Remote: there, GlobalID: key.GlobalID,
-		SyncSlot: func(context.Context) (func(), error) { return func() {}, nil },
+		SyncSlot: func(context.Context, func()) (func(), error) { return func() {}, nil },
 		Timeout:  10 * time.Second,
 		Lock: lock.Options{
 			RetryDelay: 5 * time.Millisecond, DeadGrace: 20 * time.Millisecond, RewatchGrace: time.Second,

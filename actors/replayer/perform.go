@@ -28,7 +28,8 @@ type Resources struct {
 	Local, Remote Site
 	GlobalID      string
 	// SyncSlot waits for permission to do an initial sync; release gives it back.
-	SyncSlot func(ctx context.Context) (release func(), err error)
+	// waits is called if there is none at the moment.
+	SyncSlot func(ctx context.Context, waits func()) (release func(), err error)
 	// Timeout bounds each single step of a bootstrap. It has to be longer than the
 	// clusters' own operation timeouts, which say more clearly what is wrong.
 	Timeout time.Duration
@@ -66,7 +67,8 @@ type performer struct {
 	shut         context.CancelFunc
 	tailer       *journal.Tailer
 	held         holdBack
-	readErr      error // met behind entries that were delivered; the next read's result
+	ear          atomic.Pointer[journal.Tailer] // tailer, for Heard
+	readErr      error                          // met behind entries that were delivered; the next read's result
 	snaps        *snapMap
 }
 
@@ -188,6 +190,19 @@ func effectState(e core.Effect) (in core.State, unbounded bool) {
 	return core.Replaying, false
 }
 
+// Heard is when the remote cluster answered the reader last, and how long it may take
+// until it does again; false while there is no reader. It may be called at any time.
+func (p *performer) Heard() (at time.Time, patience time.Duration, ok bool) {
+	t := p.ear.Load()
+	if t == nil {
+		return time.Time{}, 0, false
+	}
+	return t.Heard(), 2*p.Tail.MaxPoll + answerTime, true
+}
+
+// answerTime is how long an answer of a cluster that is well may take.
+const answerTime = 2 * time.Second
+
 // Close lets go of everything, the local image first: a remote cluster that does not
 // answer must not keep the local image locked (invariant 11).
 func (p *performer) Close(ctx context.Context) error {
@@ -197,6 +212,7 @@ func (p *performer) Close(ctx context.Context) error {
 		p.local = nil
 	}
 	if p.tailer != nil {
+		p.ear.Store(nil)
 		p.tailer.Close()
 		p.tailer = nil
 	}

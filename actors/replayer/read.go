@@ -79,6 +79,7 @@ func (p *performer) startTailing(ctx context.Context) (core.Msg, error) {
 	if p.tailer, err = journal.NewTailer(ctx, p.journal, cfg); err != nil {
 		return nil, err
 	}
+	p.ear.Store(p.tailer)
 	return core.ReplayStarted{Promotion: r.promotion(), ResyncRequested: r.resync}, nil
 }
 
@@ -108,7 +109,7 @@ func (p *performer) readEntries(ctx context.Context, maxBytes int) (core.Msg, er
 				return nil, err
 			}
 			p.readErr = err // told after what comes before it was delivered
-			m := core.EntriesRead{Entries: entries}
+			m := core.EntriesRead{Entries: entries, At: time.Now()}
 			if b.Ended != nil && err == nil {
 				m.TagEnded, m.Ended = true, b.Ended.Tag
 			}

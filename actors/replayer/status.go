@@ -1,15 +1,14 @@
 package replayer
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
-	"github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/report"
 )
@@ -44,17 +43,20 @@ func (a *Actor) snapshot(now time.Time) report.Image {
 	state, description := a.status(now)
 	a.stage = state
 	entries, bytes := a.rates.perSecond(now)
-	local, remote := a.core.Local(), a.core.Remote()
+	local, remote, past := a.core.Local(), a.core.Remote(), a.past()
 	r := report.Image{
 		Pool: a.opt.Key.Pool, Namespace: a.opt.Key.Namespace, Name: local.Name, GlobalID: a.opt.Key.GlobalID,
 		LocalID: local.ImageID, RemoteID: remote.ImageID,
 		State: state, Step: a.core.State().String(), Description: description, Since: a.since,
 		EntriesBehind: -1, LagSeconds: -1, SyncPercent: -1,
-		BytesPerSecond: bytes, EventsPerSecond: entries, Replayed: a.replayed.Read(),
-		Paused: a.paused, NextStart: a.nextAt, LastCause: a.lastErr, Trace: append([]report.Step(nil), a.trace.steps...),
+		BytesPerSecond: bytes, EventsPerSecond: entries, Restarts: past.Restarts, Replayed: a.replayed.Read(),
+		Paused: a.paused, NextStart: a.nextAt, LastCause: past.LastCause, Trace: append([]report.Step(nil), a.trace.steps...),
 	}
 	if p, ok := a.core.Progress(); ok {
-		r.EntriesBehind, r.LagSeconds = p.EntriesBehind, lag(p, now).Seconds()
+		r.EntriesBehind = p.EntriesBehind
+		if d, known := lag(p, a.silence(p, now), now); known {
+			r.LagSeconds = d.Seconds()
+		}
 		r.BytesHeld = int64(p.BytesHeld)
 		r.Primary, r.Safe = position(p.Primary), position(p.Safe)
 	}
@@ -62,6 +64,11 @@ func (a *Actor) snapshot(now time.Time) report.Image {
 		r.SyncPercent = syncPercent(a.core.Sync())
 	}
 	return r
+}
+
+// past is how often the image was started again, by whomever, and why the last time.
+func (a *Actor) past() messages.Past {
+	return messages.Past{Restarts: a.restarts, LastCause: a.lastErr}.Plus(a.opt.Past)
 }
 
 // The status words of "rbd mirror image status" (src/cls/rbd/cls_rbd_types.h).
@@ -76,45 +83,102 @@ const (
 )
 
 // status is the image's status word and its description, as rbd-mirror words them
-// where it has words. An image that fails and starts again stays in "error" until it
-// replays, so that the status does not flap.
+// where it has words. While a stopped image only looks whether it may start, it keeps
+// the status that it had: an image that fails and starts again stays in "error" until it
+// replays, and a primary stays "stopped".
 func (a *Actor) status(now time.Time) (state, description string) {
+	cause := a.core.Cause()
 	switch s := a.core.State(); s {
 	case core.Replaying, core.GetRemoteTag, core.AllocateLocalTag:
 		return stateReplaying, "replaying, " + a.replayDescription(now)
 	case core.ImageSync:
-		sync := a.core.Sync()
-		if sync.ObjectsTotal == 0 {
-			return stateSyncing, "bootstrapping, IMAGE_SYNC/CREATE_SYNC_POINT"
+		return stateSyncing, "bootstrapping, IMAGE_SYNC/" + syncDescription(a.core.Sync())
+	case core.Stopping, core.CloseLocalImage, core.RemoveLocalImage:
+		if cause.IsError() {
+			return stateError, a.account(true).String()
 		}
-		return stateSyncing, fmt.Sprintf("bootstrapping, IMAGE_SYNC/COPY_IMAGE %.0f%%", math.Floor(syncPercent(sync)))
-	case core.Stopping, core.CloseLocalImage:
-		if a.core.Cause().IsError() {
-			return stateError, a.core.Cause().Text
-		}
-		return stateStoppingReplay, "stopping replay"
+		return stateStoppingReplay, strings.TrimSuffix("stopping replay: "+report.Bounded(report.OneLine(cause.Text), maxCause), ": ")
 	case core.Stopped:
-		cause := a.core.Cause()
 		if a.paused && a.asked != "" {
-			return stateStopped, a.asked // whatever had stopped it before
+			return stateStopped, a.pausedDescription() // whatever had stopped it before
 		}
-		switch {
-		case cause.Reason == core.NeverStarted:
-			return stateStopped, "stopped"
-		case cause.Reason == core.RemoteNotPrimary:
-			return stateUnknown, cause.Text
-		case cause.IsError():
-			return stateError, cause.Text
-		case cause.Text == "":
-			return stateStopped, "stopped"
-		}
-		return stateStopped, cause.Text
+		return stoppedState(cause), a.stoppedDescription(false)
 	default:
-		if a.lastErr != nil && a.failed > 0 {
-			return stateError, a.core.Cause().Text
+		if cause.IsError() || looksOnly(cause) {
+			return stoppedState(cause), a.stoppedDescription(true)
 		}
-		return stateStartingReplay, "starting replay"
+		return stateStartingReplay, "starting replay, " + s.String()
 	}
+}
+
+// stoppedState is the status word of an image that has stopped.
+func stoppedState(cause core.StopCause) string {
+	switch {
+	case cause.Reason == core.RemoteNotPrimary:
+		return stateUnknown
+	case cause.IsError():
+		return stateError
+	}
+	return stateStopped
+}
+
+// looksOnly tells whether an image that stopped for that reason starts only to look
+// whether the reason has gone.
+func looksOnly(cause core.StopCause) bool {
+	switch cause.Reason {
+	case core.LocalIsPrimary, core.LocalDisabling, core.RemoteNotPrimary, core.RemoteDemoted, core.ForcePromoted:
+		return true
+	}
+	return false
+}
+
+func (a *Actor) stoppedDescription(trying bool) string {
+	switch cause := a.core.Cause(); {
+	case cause.Reason == core.NeverStarted:
+		return "stopped"
+	case cause.Reason == core.StopRequested && a.restart:
+		return "stopped: restarting"
+	}
+	return a.account(trying).String()
+}
+
+func (a *Actor) pausedDescription() string {
+	said := a.account(false)
+	said.cause = core.StopCause{Reason: core.StopRequested, Text: a.asked}
+	return said.String()
+}
+
+// account is what a description says of the reason for which the image stopped.
+func (a *Actor) account(trying bool) account {
+	since := a.bad
+	if since.IsZero() {
+		since = time.Now()
+	}
+	local, remote := a.core.Local(), a.core.Remote()
+	return account{
+		image: a.spec(), here: a.opt.Here, there: a.opt.There, cause: a.core.Cause(),
+		local: local.Promotion, remote: remote.Promotion,
+		synced: a.synced, since: since, attempts: max(1, a.attempts), next: a.nextAt, trying: trying,
+	}
+}
+
+// spec is the image's name as rbd takes it; its global id while there is no name.
+func (a *Actor) spec() string {
+	if name := a.core.Local().Name; name != "" {
+		return a.opt.Key.PoolKey.String() + "/" + name
+	}
+	return a.opt.Key.String()
+}
+
+// syncDescription is where an initial sync stands (src/tools/rbd_mirror/ImageSync.cc).
+func syncDescription(s core.SyncProgressed) string {
+	switch {
+	case s.Waiting:
+		return "NOTIFY_SYNC_REQUEST: waiting for a slot among rbd_mirror_concurrent_image_syncs"
+	case s.ObjectsTotal == 0:
+		return "CREATE_SYNC_POINT"
+	}
+	return fmt.Sprintf("COPY_IMAGE %.0f%% (%d of %d objects)", math.Floor(syncPercent(s)), s.ObjectsDone, s.ObjectsTotal)
 }
 
 func syncPercent(s core.SyncProgressed) float64 {
@@ -122,57 +186,4 @@ func syncPercent(s core.SyncProgressed) float64 {
 		return 0
 	}
 	return 100 * float64(s.ObjectsDone) / float64(s.ObjectsTotal)
-}
-
-// lag is the age of the oldest entry that is not safe here; 0 if there is none.
-func lag(p core.Progress, now time.Time) time.Duration {
-	if p.EntriesBehind == 0 || p.OldestWaiting.IsZero() {
-		return 0
-	}
-	return max(0, now.Sub(p.OldestWaiting)).Round(time.Millisecond)
-}
-
-// replayDescription is the JSON object that follows "replaying, ": rbd-mirror's keys
-// (src/tools/rbd_mirror/image_replayer/journal/ReplayStatusFormatter.cc), and ours
-// for the lag in time and the restarts.
-func (a *Actor) replayDescription(now time.Time) string {
-	p, _ := a.core.Progress()
-	entries, bytes := a.rates.perSecond(now)
-	d := map[string]any{
-		"primary_position":       jsonPosition(p.Primary),
-		"non_primary_position":   jsonPosition(p.Safe),
-		"entries_behind_primary": p.EntriesBehind,
-		"bytes_per_second":       bytes,
-		"entries_per_second":     entries,
-		"lag_seconds":            lag(p, now).Seconds(),
-	}
-	if p.EntriesBehind > 0 && entries > 0 {
-		d["seconds_until_synced"] = uint64(math.Round(float64(p.EntriesBehind) / entries))
-	}
-	if p.ReplayDelay > 0 {
-		d["replay_delay_seconds"] = p.ReplayDelay.Seconds() // the lag is meant
-	}
-	if o := p.Operation; o != nil && o.Total > 0 {
-		// The positions stand still meanwhile.
-		d["operation"] = map[string]any{"name": o.Name, "percent": 100 * o.Done / o.Total}
-	}
-	b, err := json.Marshal(d)
-	if err != nil {
-		panic(err) // numbers and maps always encode
-	}
-	return string(b)
-}
-
-func jsonPosition(p journal.ObjectPosition) map[string]uint64 {
-	if p == (journal.ObjectPosition{}) {
-		return map[string]uint64{}
-	}
-	return map[string]uint64{"object_number": uint64(p.Object), "tag_tid": uint64(p.Tag), "entry_tid": uint64(p.Entry)}
-}
-
-func position(p journal.ObjectPosition) *report.Position {
-	if p == (journal.ObjectPosition{}) {
-		return nil
-	}
-	return &report.Position{Tag: uint64(p.Tag), Entry: uint64(p.Entry)}
 }

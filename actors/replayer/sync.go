@@ -12,11 +12,12 @@ import (
 // sync is IMAGE_SYNC. A half copied image that is promoted meanwhile loses its lock
 // when the machine hears of it, from LOCAL_JOURNAL_CHANGED or the lock's policy.
 func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
-	release, err := p.SyncSlot(ctx)
+	release, err := p.SyncSlot(ctx, func() { p.notify(core.SyncProgressed{Waiting: true}) })
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	p.notify(core.SyncProgressed{})
 	meta := e.Meta
 	err = p.withRemoteJournal(ctx, e.RemoteImageID, func(j *journal.Journal) error {
 		if len(e.Meta.SyncPoints) == 0 {

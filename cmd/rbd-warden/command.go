@@ -25,7 +25,7 @@ var imageCommands = map[string]struct {
 	"restart": {messages.RestartImage{}, "restarting"},
 	"start":   {messages.StartImage{}, "starting"},
 	"stop":    {messages.StopImage{Reason: "stopped"}, "stopping"}, // rbd-mirror's word
-	"pause":   {messages.StopImage{Reason: "paused by an operator"}, "pausing"},
+	"pause":   {messages.StopImage{Reason: "stopped by an operator"}, "pausing"},
 	"resume":  {messages.StartImage{}, "resuming"},
 	"flush":   {messages.FlushImage{}, "flushed"},
 }

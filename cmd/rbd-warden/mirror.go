@@ -13,6 +13,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/actors/site"
 	"github.com/rbdwarden/rbdwarden/cluster/identity"
 	"github.com/rbdwarden/rbdwarden/config"
+	"github.com/rbdwarden/rbdwarden/messages"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/rados/librados"
@@ -41,6 +42,7 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 		cfg: cfg, options: options, local: c, socket: socketOf(c), self: self, log: log,
 		syncs:     newSlots(int(options.ConcurrentImageSyncs)),
 		deletions: newSlots(int(options.ConcurrentImageDeletions)),
+		past:      messages.Past{Restarts: s.Restarts, LastCause: s.LastCause},
 	}
 	fenced := make(chan error, 1)
 

@@ -23,11 +23,22 @@ func newSlots(limit int) *slots { return &slots{limit: limit} }
 
 // Acquire waits for a slot. release gives it back; call it once.
 func (s *slots) Acquire(ctx context.Context) (release func(), err error) {
+	return s.AcquireTelling(ctx, func() {})
+}
+
+// AcquireTelling is Acquire that calls waits if there is no slot at the moment.
+func (s *slots) AcquireTelling(ctx context.Context, waits func()) (release func(), err error) {
 	turn := make(chan struct{})
 	s.mu.Lock()
 	s.queue = append(s.queue, turn)
 	s.next()
 	s.mu.Unlock()
+	select {
+	case <-turn:
+		return s.release, nil
+	default:
+		waits()
+	}
 	select {
 	case <-turn:
 		return s.release, nil

@@ -39,6 +39,7 @@ type wiring struct {
 	local   *librados.Cluster
 	socket  string // admin socket of that connection, "" if it has none
 	self    identity.Identity
+	past    messages.Past // what became of the workers before this one
 	log     zerolog.Logger
 
 	syncs      *slots         // rbd_mirror_concurrent_image_syncs
@@ -162,13 +163,14 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 			return ids, err
 		},
 		Watch: watchMirroring,
-		NewImage: func(key messages.ImageKey, remote *pool.Remote, stopped bool) actor.Actor {
-			return w.image(key, local, remote, stopped, trash.Kick, log)
+		NewImage: func(key messages.ImageKey, remote *pool.Remote, stopped bool, past messages.Past) actor.Actor {
+			return w.image(key, names{here: site, there: peer.SiteName}, local, remote, stopped, past, trash.Kick, log)
 		},
 		Trash:    trash,
 		Refresh:  w.options.PoolReplayersRefreshInterval,
 		Timeout:  lookTimeout,
 		Strategy: supervision.DefaultStrategy,
+		Past:     w.past,
 		Log:      log,
 	}, nil
 }
@@ -237,6 +239,9 @@ func pingPeer(ctx context.Context, c *librados.Cluster, io rados.IOContext, foun
 	return mirrorpool.PingRemote(ctx, base, site, found.MirrorUUID)
 }
 
+// names are the names of the sites that a pool is mirrored between.
+type names struct{ here, there string }
+
 func (w *wiring) lockOptions() lock.Options {
 	return lock.Options{
 		BlocklistExpire: w.options.BlocklistExpire,
@@ -257,13 +262,15 @@ func (w *wiring) trash(io rados.IOContext, log zerolog.Logger) *pool.Deleter {
 }
 
 // image makes the actor of an image.
-func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.Remote, stopped bool, trashed func(), log zerolog.Logger) actor.Actor {
+func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, remote *pool.Remote, stopped bool,
+	past messages.Past, trashed func(), log zerolog.Logger,
+) actor.Actor {
 	log = log.With().Str("image", key.GlobalID).Logger()
 	bytes := int64(w.options.Warden.ImageBytes)
 	owner := &ownerWatch{}
 	resources := replayer.Resources{
 		Local: local, Remote: remote.Site, GlobalID: key.GlobalID,
-		SyncSlot: w.syncs.Acquire,
+		SyncSlot: w.syncs.AcquireTelling,
 		Timeout:  lookTimeout,
 		Limits:   image.Limits{Bytes: bytes / 2},
 		Lock:     w.lockOptions(),
@@ -293,6 +300,6 @@ func (w *wiring) image(key messages.ImageKey, local replayer.Site, remote *pool.
 		Retry: func(cause core.StopCause, failures int) (time.Duration, bool) {
 			return replayer.Retry(cause, failures, rand.Float64())
 		},
-		Log: log, CloseTimeout: closeTimeout, Paused: stopped, Meter: &w.meter,
+		Log: log, CloseTimeout: closeTimeout, Paused: stopped, Meter: &w.meter, Here: sites.here, There: sites.there, Past: past,
 	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/report"
 	"github.com/rbdwarden/rbdwarden/supervision/worker"
 )
 
@@ -22,6 +23,8 @@ import (
 type seams struct {
 	Index    int // of this worker, from 0
 	Restarts int // workers of this index before this one
+	// LastCause is what the one before died of; nil for the first.
+	LastCause *report.Cause
 	// Ready tells the daemon that the worker does its work. Call it once.
 	Ready func()
 	// Serve installs what the daemon can ask of the worker, in particular the
@@ -73,7 +76,7 @@ func runWorker(ctx context.Context) int {
 		cancel()
 	}()
 	err = work(ctx, cfg, log, seams{
-		Index: w.Index(), Restarts: w.Restarts(), Ready: w.Ready, Serve: serve, Deadline: w.Deadline,
+		Index: w.Index(), Restarts: w.Restarts(), LastCause: w.LastCause(), Ready: w.Ready, Serve: serve, Deadline: w.Deadline,
 	})
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil

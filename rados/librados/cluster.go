@@ -182,7 +182,7 @@ func (c *Cluster) Pools(ctx context.Context) ([]rados.Pool, error) {
 func (c *Cluster) Open(ctx context.Context, pool, namespace string) (rados.IOContext, error) {
 	io, err := c.open(ctx, namespace, func() (string, error) { return pool, nil })
 	if err != nil {
-		return nil, &rados.Error{Op: "open pool", Pool: pool, Namespace: namespace, Err: err}
+		return nil, &rados.Error{Op: "open pool", Cluster: c.name, Pool: pool, Namespace: namespace, Err: err}
 	}
 	return io, nil
 }

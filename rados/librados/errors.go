@@ -39,7 +39,7 @@ func fromGoCeph(err error) error {
 }
 
 func (io *ioContext) fail(op, object string, err error) error {
-	return &rados.Error{Op: op, Pool: io.pool.Name, Namespace: io.namespace, Object: object, Err: err}
+	return &rados.Error{Op: op, Cluster: io.cluster.name, Pool: io.pool.Name, Namespace: io.namespace, Object: object, Err: err}
 }
 
 // writeLabel names an operation in errors: its first class call, if it has one.

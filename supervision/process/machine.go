@@ -80,7 +80,10 @@ func (evRestart) event()   {}
 type effect interface{ effect() }
 
 type (
-	effSpawn   struct{ restarts int } // of this one, once it runs
+	effSpawn struct {
+		restarts int                // of this one, once it runs
+		last     *supervision.Cause // what the one before died of; nil for the first
+	}
 	effAskStop struct{ within time.Duration }
 	effKill    struct{ why string }
 	effEnded   struct{ err error } // supervision is over
@@ -188,11 +191,11 @@ func (m *machine) tick(now time.Time) []effect {
 	case report.WorkerWaiting, report.WorkerParked:
 		if !now.Before(m.next) {
 			m.next = now.Add(m.startTimeout) // until the effect answers
-			restarts := m.restarter.Restarts()
-			if m.restarter.Last() != nil {
+			restarts, last := m.restarter.Restarts(), m.restarter.Last()
+			if last != nil {
 				restarts++
 			}
-			return []effect{effSpawn{restarts}}
+			return []effect{effSpawn{restarts, last}}
 		}
 	case report.WorkerStarting, report.WorkerReady:
 		switch {

@@ -6,6 +6,7 @@ package process
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -144,7 +145,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 func (s *Supervisor) perform(f effect) event {
 	switch f := f.(type) {
 	case effSpawn:
-		return s.start(f.restarts)
+		return s.start(f)
 	case effAskStop:
 		s.log.Info().Stringer("within", f.within).Msg("asking worker to stop")
 		s.send(&controlv1.ToWorker{Message: &controlv1.ToWorker_Stop{
@@ -172,7 +173,7 @@ func (s *Supervisor) perform(f effect) event {
 
 // start starts a worker. Run's goroutine does it itself, so that a worker's events
 // cannot overtake its start, nor a start overtake a Stop.
-func (s *Supervisor) start(restarts int) event {
+func (s *Supervisor) start(f effSpawn) event {
 	c, err := s.spawn(s.exited)
 	if err != nil {
 		return evUnspawned{now: time.Now(), err: err, random: rand.Float64()}
@@ -182,8 +183,14 @@ func (s *Supervisor) start(restarts int) event {
 	data := s.spec.Config
 	s.mu.Unlock()
 	s.log.Info().Int("pid", c.pid).Msg("worker started")
+	var last []byte
+	if f.last != nil {
+		if last, err = json.Marshal(f.last); err != nil {
+			panic(err) // a Cause always encodes
+		}
+	}
 	err = c.link.Send(&controlv1.ToWorker{Message: &controlv1.ToWorker_Start{Start: &controlv1.Start{
-		ConfigJson: data, Index: uint32(s.spec.Index), Restarts: uint32(restarts),
+		ConfigJson: data, Index: uint32(s.spec.Index), Restarts: uint32(f.restarts), LastCauseJson: last,
 		HeartbeatIntervalNanos: s.spec.HeartbeatInterval.Nanoseconds(),
 	}}})
 	if err != nil {

@@ -14,6 +14,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
+	"github.com/rbdwarden/rbdwarden/report"
 	"github.com/rbdwarden/rbdwarden/supervision/link"
 	"github.com/rbdwarden/rbdwarden/supervision/process"
 )
@@ -105,6 +107,16 @@ func (w *Worker) Index() int { return int(w.start.Index) }
 
 // Restarts counts the workers of this number before this one.
 func (w *Worker) Restarts() int { return int(w.start.Restarts) }
+
+// LastCause is what the worker of this number before this one died of; nil for the
+// first, and where the daemon's words cannot be read.
+func (w *Worker) LastCause() *report.Cause {
+	var c report.Cause
+	if len(w.start.LastCauseJson) == 0 || json.Unmarshal(w.start.LastCauseJson, &c) != nil {
+		return nil
+	}
+	return &c
+}
 
 // LogFile is where to write log lines if the log goes to the daemon's stderr.
 func (w *Worker) LogFile() *os.File { return os.NewFile(process.LogFD, "log") }

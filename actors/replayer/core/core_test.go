@@ -60,6 +60,7 @@ func (w *world) send(m Msg) []Effect {
 
 func show(v any) string {
 	s := strings.TrimPrefix(fmt.Sprintf("%T%+v", v, v), "core.")
+	s = strings.ReplaceAll(s, fmt.Sprintf(" At:%v", time.Time{}), "") // no clock here
 	return strings.TrimSuffix(s, "{}")
 }
 

@@ -68,6 +68,7 @@ type (
 	CommitDue struct{}
 	// SyncProgressed reports how far IMAGE_SYNC is.
 	SyncProgressed struct {
+		Waiting                   bool // for other syncs to end
 		ObjectsDone, ObjectsTotal uint64
 		Bytes                     uint64
 	}
@@ -148,6 +149,7 @@ type (
 	// the tag that ended behind them, if TagEnded. One of both there always is.
 	EntriesRead struct {
 		Entries  []Entry
+		At       time.Time // when they were read, by our clock
 		TagEnded bool
 		Ended    journal.TagTID
 	}

@@ -15,7 +15,9 @@ type Progress struct {
 	// OldestWaiting is when the primary wrote the oldest entry that was read and is
 	// not safe; zero if there is none.
 	OldestWaiting time.Time
-	BytesHeld     int
+	// WaitingSince is when it was read, by our own clock; zero if there is none.
+	WaitingSince time.Time
+	BytesHeld    int
 	// ReplayDelay is rbd_mirroring_replay_delay while entries wait for it, else 0.
 	ReplayDelay time.Duration
 	// Operation is under way and takes its time, while Safe stays before it; nil if
@@ -35,7 +37,7 @@ func (c *Core) Progress() (Progress, bool) {
 	p.Safe, known = r.planner.Position().Newest()
 	p.EntriesBehind = max(r.behind(p.Primary, p.Safe, known), r.behind(r.read, p.Safe, known), r.behind(r.held.Last, p.Safe, known))
 	if len(r.waiting) > 0 {
-		p.OldestWaiting = r.waiting[0].oldest
+		p.OldestWaiting, p.WaitingSince = r.waiting[0].oldest, r.waiting[0].read
 	} else {
 		p.OldestWaiting = r.held.Oldest
 	}

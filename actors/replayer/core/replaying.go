@@ -34,10 +34,11 @@ type replaying struct {
 
 type commit struct{ settles []replay.StepID }
 
-// readMark says how old a batch of entries is.
+// readMark says how old a batch of entries is: by the primary's clock, and since when
+// we have it, by ours.
 type readMark struct {
-	last   journal.ObjectPosition
-	oldest time.Time
+	last         journal.ObjectPosition
+	oldest, read time.Time
 }
 
 func newReplaying(cfg Config, m JournalerReady) *replaying {
@@ -66,7 +67,7 @@ func (c *Core) stepReplaying(m Msg) {
 		}
 	case EntriesRead:
 		r.reading, r.held = false, EntriesHeld{}
-		if err := r.push(m.Entries); err != nil {
+		if err := r.push(m.Entries, m.At); err != nil {
 			c.replayFailed(err)
 			return
 		}
@@ -234,7 +235,7 @@ func (c *Core) replayFailed(err error) {
 }
 
 // push gives entries to the planner.
-func (r *replaying) push(entries []Entry) error {
+func (r *replaying) push(entries []Entry, at time.Time) error {
 	for _, e := range entries {
 		if err := r.planner.Push(e.Entry); err != nil {
 			return err
@@ -242,7 +243,7 @@ func (r *replaying) push(entries []Entry) error {
 	}
 	if n := len(entries); n > 0 {
 		r.read = entries[n-1].Position
-		r.waiting = append(r.waiting, readMark{last: r.read, oldest: entries[0].Timestamp})
+		r.waiting = append(r.waiting, readMark{last: r.read, oldest: entries[0].Timestamp, read: at})
 	}
 	return nil
 }

@@ -465,6 +465,7 @@ type Start struct {
 	Index                  uint32                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`                                                                   // of this worker
 	Restarts               uint32                 `protobuf:"varint,3,opt,name=restarts,proto3" json:"restarts,omitempty"`                                                             // how often it was started again
 	HeartbeatIntervalNanos int64                  `protobuf:"varint,4,opt,name=heartbeat_interval_nanos,json=heartbeatIntervalNanos,proto3" json:"heartbeat_interval_nanos,omitempty"` // how often the daemon wants a Heartbeat
+	LastCauseJson          []byte                 `protobuf:"bytes,5,opt,name=last_cause_json,json=lastCauseJson,proto3" json:"last_cause_json,omitempty"`                             // a report.Cause: what the one before died of; empty for the first
 	unknownFields          protoimpl.UnknownFields
 	sizeCache              protoimpl.SizeCache
 }
@@ -525,6 +526,13 @@ func (x *Start) GetHeartbeatIntervalNanos() int64 {
 		return x.HeartbeatIntervalNanos
 	}
 	return 0
+}
+
+func (x *Start) GetLastCauseJson() []byte {
+	if x != nil {
+		return x.LastCauseJson
+	}
+	return nil
 }
 
 // Stop asks the worker to release what it owns and exit with 0.
@@ -991,13 +999,14 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"reopen_log\x18\x03 \x01(\v2\x1f.rbdwarden.control.v1.ReopenLogH\x00R\treopenLog\x126\n" +
 	"\x04call\x18\x04 \x01(\v2 .rbdwarden.control.v1.WorkerCallH\x00R\x04callB\t\n" +
-	"\amessage\"\x94\x01\n" +
+	"\amessage\"\xbc\x01\n" +
 	"\x05Start\x12\x1f\n" +
 	"\vconfig_json\x18\x01 \x01(\fR\n" +
 	"configJson\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x1a\n" +
 	"\brestarts\x18\x03 \x01(\rR\brestarts\x128\n" +
-	"\x18heartbeat_interval_nanos\x18\x04 \x01(\x03R\x16heartbeatIntervalNanos\"-\n" +
+	"\x18heartbeat_interval_nanos\x18\x04 \x01(\x03R\x16heartbeatIntervalNanos\x12&\n" +
+	"\x0flast_cause_json\x18\x05 \x01(\fR\rlastCauseJson\"-\n" +
 	"\x04Stop\x12%\n" +
 	"\x0edeadline_nanos\x18\x01 \x01(\x03R\rdeadlineNanos\"\v\n" +
 	"\tReopenLog\"Y\n" +
