@@ -9,8 +9,8 @@ import (
 
 // fakeObject does to bytes in memory what an OSD does to an object for the steps
 // of data writes (src/osd/PrimaryLogPG.cc): Zero and Truncate of a missing object
-// do nothing, Zero does not grow an object, everything past its end reads as
-// zeros.
+// do nothing, Zero that reaches the end truncates and does not grow an object,
+// everything past its end reads as zeros.
 type fakeObject struct {
 	exists bool
 	data   []byte
@@ -27,8 +27,12 @@ func (o *fakeObject) apply(op *rados.WriteOp) error {
 			}
 			o.write(s.Offset, bytes.Repeat(s.Data, int(s.Length)/len(s.Data)))
 		case rados.WriteZero:
-			if o.exists && s.Offset < uint64(len(o.data)) {
-				clear(o.data[s.Offset:min(s.Offset+s.Length, uint64(len(o.data)))])
+			switch size := uint64(len(o.data)); {
+			case s.Offset >= size || s.Length == 0:
+			case s.Offset+s.Length >= size:
+				o.resize(s.Offset)
+			default:
+				clear(o.data[s.Offset : s.Offset+s.Length])
 			}
 		case rados.WriteTruncate:
 			if o.exists {

@@ -56,11 +56,11 @@ func (l Layout) ObjectName(n ObjectNumber) string {
 	return rbd.DataObject(l.ObjectPrefix, uint64(n))
 }
 
-// Fancy reports whether the image is striped in another way than one object
-// after the other (feature "striping").
+// Fancy reports whether the image was made with stripes other than whole objects, and
+// so has the feature "striping": also one with stripes over a single object, which lies
+// in its objects like any other (src/librbd/image/CreateRequest.cc).
 func (l Layout) Fancy() bool {
-	unit, count := l.units()
-	return count != 1 || unit != l.ObjectSize()
+	return l.StripeUnit != 0 && (l.StripeUnit != l.ObjectSize() || l.StripeCount != 1)
 }
 
 // units gives stripe unit and count with the defaults filled in. With one object

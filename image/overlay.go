@@ -59,6 +59,19 @@ func (o *overlay) put(s segment) {
 	o.segments[i] = s
 }
 
+// zero lays zeros over [start, end), joins them with the zeros that they touch, and
+// gives the length of the whole.
+func (o *overlay) zero(start, end uint64) uint64 {
+	i := sort.Search(len(o.segments), func(i int) bool { return o.segments[i].end >= start })
+	for ; i < len(o.segments) && o.segments[i].start <= end; i++ {
+		if s := o.segments[i]; s.kind == segmentZero {
+			start, end = min(start, s.start), max(end, s.end)
+		}
+	}
+	o.put(segment{kind: segmentZero, start: start, end: end})
+	return end - start
+}
+
 // clear forgets what is in [start, end).
 func (o *overlay) clear(start, end uint64) {
 	first := sort.Search(len(o.segments), func(i int) bool { return o.segments[i].end > start })

@@ -40,6 +40,9 @@ const (
 func planBatch(l Layout, size uint64, ios []IO) []*objectPlan {
 	plans := make(map[ObjectNumber]*objectPlan)
 	for _, io := range ios {
+		if io.Kind == Discard && alreadyAligned(l, io) {
+			io.DiscardGranularity = 0
+		}
 		io, ok := io.clip(size)
 		if !ok {
 			continue
@@ -60,6 +63,27 @@ func planBatch(l Layout, size uint64, ios []IO) []*objectPlan {
 		}
 	}
 	return slices.SortedFunc(maps.Values(plans), func(a, b *objectPlan) int { return cmp.Compare(a.object, b.object) })
+}
+
+// alreadyAligned tells whether a journalled discard is what its primary made of the
+// discard that it was asked for, piece by piece: then it has to be done to the byte.
+//
+// Since 16.2.11 librbd journals what is left of a discard after alignDiscard, if that
+// is less than there was: one event for each stripe unit, still with the granularity
+// (src/librbd/io/ImageRequest.cc, AbstractImageWriteRequest::send_request). Where the
+// granularity is larger than the unit, alignDiscard would leave nothing of such a piece
+// (and rbd-mirror does lose it). An older librbd journals the discard as it was asked
+// for, but not one of which nothing would be left: so that tells them apart.
+func alreadyAligned(l Layout, io IO) bool {
+	if io.DiscardGranularity == 0 {
+		return true
+	}
+	for _, e := range l.Extents(io.Offset, io.Length) {
+		if _, some := alignDiscard(e, io.DiscardGranularity, l.ObjectSize()); some {
+			return false
+		}
+	}
+	return true
 }
 
 // alignDiscard shrinks a discard to the granularity, as librbd does with each
@@ -96,8 +120,9 @@ func (p *objectPlan) add(io IO, e ObjectExtent, objectSize uint64) {
 			p.over.segments = nil
 		case p.cleared: // what is below reads as zeros already
 			p.over.clear(e.Offset, e.Offset+e.Length)
-		default:
-			p.over.put(segment{kind: segmentZero, start: e.Offset, end: e.Offset + e.Length})
+		case p.over.zero(e.Offset, e.Offset+e.Length) == objectSize: // piece by piece
+			p.cleared = true
+			p.over.segments = nil
 		}
 	case Write:
 		at := e.Offset

@@ -62,8 +62,8 @@ func (w *world) read(size uint64) []byte {
 // applyPlainly is the oracle: one I/O after the other on flat bytes. For a discard
 // it leaves out what is too small for the granularity.
 func applyPlainly(l Layout, image []byte, ios []IO) {
-	for _, io := range ios {
-		io, ok := io.clip(uint64(len(image)))
+	for _, whole := range ios {
+		io, ok := whole.clip(uint64(len(image)))
 		if !ok {
 			continue
 		}
@@ -75,6 +75,10 @@ func applyPlainly(l Layout, image []byte, ios []IO) {
 				image[io.Offset+i] = io.Data[i%uint64(len(io.Data))]
 			}
 		case Discard:
+			if alreadyAligned(l, whole) {
+				clear(image[io.Offset : io.Offset+io.Length])
+				continue
+			}
 			for _, e := range l.Extents(io.Offset, io.Length) {
 				if e, ok = alignDiscard(e, io.DiscardGranularity, l.ObjectSize()); !ok {
 					continue
@@ -130,6 +134,57 @@ func TestPlanEqualsPlainExecution(t *testing.T) {
 						t.Fatalf("byte %d is %d, want %d", i, got[i], want[i])
 					}
 				}
+			}
+		}
+	})
+}
+
+// A discard does here what it did on the primary, whether that journals it as it was
+// asked for (before 16.2.11) or what the granularity has left of it, stripe unit by
+// stripe unit.
+func TestDiscardsOfOldAndNewPrimaries(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := drawLayout(t)
+		const size = 1 << 18
+		asked := IO{
+			Kind:               Discard,
+			Offset:             uint64(rapid.IntRange(0, size/512-1).Draw(t, "offset")) * 512,
+			DiscardGranularity: rapid.SampledFrom([]uint64{0, 4096, 1 << 16, 1 << 20}).Draw(t, "granularity"),
+		}
+		asked.Length = min(uint64(rapid.IntRange(1, 400).Draw(t, "length"))*512, size-asked.Offset)
+
+		want := bytes.Repeat([]byte{1}, size)
+		journalled := []IO{asked} // by a new primary
+		var left []IO
+		changed := false
+		for _, e := range l.Extents(asked.Offset, asked.Length) {
+			aligned, ok := alignDiscard(e, asked.DiscardGranularity, l.ObjectSize())
+			changed = changed || !ok || aligned.Length != e.Length
+			if !ok {
+				continue
+			}
+			unit, _ := l.units()
+			for _, span := range l.ImageSpans(aligned.Object, aligned.Offset, aligned.Length) {
+				clear(want[span.Offset : span.Offset+span.Length])
+				for span.Length > 0 {
+					n := min(unit-span.Offset%unit, span.Length)
+					left = append(left, IO{Kind: Discard, Offset: span.Offset, Length: n, DiscardGranularity: asked.DiscardGranularity})
+					span.Offset, span.Length = span.Offset+n, span.Length-n
+				}
+			}
+		}
+		if len(left) == 0 {
+			return // nobody journals it
+		}
+		if changed {
+			journalled = left
+		}
+		for primary, ios := range map[string][]IO{"old": {asked}, "new": journalled} {
+			w := world{layout: l, objects: make(map[ObjectNumber]*fakeObject)}
+			w.apply(t, size, []IO{{Kind: Write, Length: size, Data: bytes.Repeat([]byte{1}, size)}})
+			w.apply(t, size, ios)
+			if !bytes.Equal(w.read(size), want) {
+				t.Errorf("%s primary: %v as %v gives other bytes", primary, asked, ios)
 			}
 		}
 	})
@@ -191,7 +246,7 @@ func TestPlanOfOneObject(t *testing.T) {
 		{"written, then discarded", []IO{w(0, 10), d(0, size, 0)}, "remove", "none"},
 		{"hole in a write", []IO{w(0, 30), d(10, 10, 0)}, "write 0+10 zero 10+10 write 20+10 | ", "hint 1048576 write 0+10 write 20+10 | "},
 		{"hole after the object was discarded", []IO{d(0, size, 0), w(0, 30), d(10, 10, 0)}, "truncate 0 write 0+10 write 20+10 | ", "hint 1048576 write 0+10 write 20+10 | "},
-		{"too small for the granularity", []IO{d(4096, 4096, 65536)}, "none", "none"},
+		{"aligned by its primary already", []IO{d(4096, 4096, 65536)}, "zero 4096+4096 | ", "none"},
 		{"shrunk to the granularity", []IO{d(60000, 80000, 65536)}, "zero 65536+65536 | ", "none"},
 		{"granularity above the object, at the tail", []IO{d(5000, size-5000, 1<<30)}, "truncate 5000 | ", "none"},
 		{"short pattern", []IO{{Kind: WriteSame, Offset: 1, Length: 5, Data: []byte("ab")}}, "write 1+5 | ", "hint 1048576 write 1+5 | "},
