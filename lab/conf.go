@@ -18,7 +18,8 @@ func monHost(port int) string {
 }
 
 // confText renders ceph.conf. The monitor gathers changes for 0.05 s, not for a second, before it commits them: one monitor
-// has nobody to spare, and every snapshot waits for such a commit. [global] comes last, so that extra lines without a section of their own belong to it.
+// has nobody to spare, and every snapshot waits for such a commit. [global] comes last, so that extra lines without a
+// section of their own belong to it.
 func confText(d description, extra []string) string {
 	if d.Store == Memstore {
 		// Memstore's count of used bytes falls below zero when objects shrink, and the OSD then takes itself for full. This

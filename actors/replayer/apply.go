@@ -113,9 +113,7 @@ func (p *performer) operate(ctx context.Context, s replay.Operation) error {
 	case wire.Resize:
 		_, err = im.Resize(ctx, ev.Size)
 	case wire.Rename:
-		if _, err = im.Rename(ctx, ev.Name); err == nil {
-			p.notify(core.Renamed{Name: ev.Name})
-		}
+		err = p.rename(ctx, ev.Name)
 	case wire.MetadataSet:
 		_, err = im.MetadataSet(ctx, ev.Key, []byte(ev.Value))
 	case wire.MetadataRemove:
@@ -128,6 +126,9 @@ func (p *performer) operate(ctx context.Context, s replay.Operation) error {
 			p.Log.Info().Err(err).Stringer("event", s.Event.Type()).Msg("operation was done here before")
 			return nil
 		}
+	}
+	if errors.Is(err, syscall.ENOENT) {
+		return p.withoutSnapshot(ctx, s, err)
 	}
 	return err
 }
@@ -153,13 +154,26 @@ func (p *performer) flatten(ctx context.Context, op replay.Operation) error {
 	}
 }
 
+// snapCreate takes a snapshot. The primary had room for it below its limit; that this
+// side has not (clones keep removed snapshots here) must not stop it.
 func (p *performer) snapCreate(ctx context.Context, ev wire.SnapCreate) error {
 	ns, err := snapNamespace(ev.Namespace)
 	if err != nil {
 		return err
 	}
-	_, _, err = p.local.image.SnapCreate(ctx, ns, ev.Name)
-	return err
+	im := p.local.image
+	_, _, err = im.SnapCreate(ctx, ns, ev.Name)
+	if !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	limit := im.Header().SnapLimit
+	p.Log.Warn().Uint64("limit", limit).Str("snapshot", ev.Name).Msg("there are more snapshots here than the limit allows")
+	if _, err = im.SnapSetLimit(ctx, rbd.NoSnapshotLimit); err != nil {
+		return err
+	}
+	_, _, err = im.SnapCreate(ctx, ns, ev.Name)
+	_, again := im.SnapSetLimit(ctx, limit)
+	return errors.Join(err, again)
 }
 
 // onSnapshot does one operation on a snapshot that is named as in the journal.

@@ -57,6 +57,7 @@ type performer struct {
 	Resources
 	notify func(core.Msg)
 
+	remoteID     string // from InitJournaler on
 	remoteHeader *image.Header
 	local        *localImage      // from OpenLocal until Close
 	journal      *journal.Journal // the remote one, from InitJournaler until Close
@@ -70,6 +71,9 @@ type performer struct {
 	ear          atomic.Pointer[journal.Tailer] // tailer, for Heard
 	readErr      error                          // met behind entries that were delivered; the next read's result
 	snaps        *snapMap
+
+	wanted   atomic.Pointer[string] // the name that the local image is to get
+	renaming atomic.Bool            // keepRenaming runs
 }
 
 // NewPerformer returns a performer. notify is called with what it notices by itself.
@@ -229,5 +233,6 @@ func (p *performer) Close(ctx context.Context) error {
 		p.journal = nil
 	}
 	p.remoteHeader, p.snaps, p.readErr, p.held = nil, nil, nil, holdBack{}
+	p.wanted.Store(nil)
 	return err
 }

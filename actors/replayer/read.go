@@ -20,7 +20,7 @@ func (p *performer) initJournaler(ctx context.Context, imageID string) (core.Msg
 	if err != nil {
 		return nil, err
 	}
-	p.journal = j
+	p.journal, p.remoteID = j, imageID
 	p.open, p.shut = context.WithCancel(context.Background())
 	if p.committed, err = j.Watch(ctx, p.remoteChanged); err != nil {
 		return nil, err
@@ -73,6 +73,11 @@ func (p *performer) startTailing(ctx context.Context) (core.Msg, error) {
 	r, err := p.local.look(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if r.promotion() != core.Primary {
+		if err := p.renameBeforeReplay(ctx); err != nil {
+			return nil, err
+		}
 	}
 	cfg := p.Tail
 	cfg.ClientID = p.Local.MirrorUUID

@@ -32,6 +32,9 @@ func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
 			Save: func(ctx context.Context, meta wire.MirrorPeerClientMeta) error {
 				return j.UpdateClient(ctx, p.Local.MirrorUUID, meta)
 			},
+			Copied: func(ctx context.Context, point wire.SyncPoint) error {
+				return p.skipToSyncPoint(ctx, j, point.SnapName)
+			},
 			Limits: p.SyncLimits, Checkpoint: p.CheckpointInterval,
 			Progress: func(pr imagesync.Progress) {
 				p.notify(core.SyncProgressed{ObjectsDone: pr.ObjectsDone, ObjectsTotal: pr.ObjectsTotal, Bytes: pr.BytesRead})

@@ -28,11 +28,12 @@ type Local interface {
 	WriteObject(ctx context.Context, n image.ObjectNumber, op *rados.WriteOp) error
 	SetObjectMapState(ctx context.Context, snap ceph.SnapID, start, end image.ObjectNumber, state rbd.ObjectState) error
 	MetadataSet(ctx context.Context, key string, value []byte) (image.Outcome, error)
+	MetadataRemove(ctx context.Context, key string) (image.Outcome, error)
+	SnapSetLimit(ctx context.Context, limit uint64) (image.Outcome, error)
+	UpdateFeatures(ctx context.Context, features rbd.Features, on bool) (image.Outcome, error)
 
 	// What only a sync in place needs.
-	MetadataRemove(ctx context.Context, key string) (image.Outcome, error)
 	Resize(ctx context.Context, size uint64) (image.Outcome, error)
-	SnapSetLimit(ctx context.Context, limit uint64) (image.Outcome, error)
 	DataPool() rados.IOContext
 }
 
@@ -61,6 +62,11 @@ type Job struct {
 	Meta wire.MirrorPeerClientMeta
 	// Save stores a changed record. It is called by one goroutine at a time.
 	Save func(ctx context.Context, meta wire.MirrorPeerClientMeta) error
+	// Copied, if not nil, hears that the local image has everything up to a sync point,
+	// while the sync point still is on record: what it does is done again after a crash.
+	// It hears nothing where the journal before the sync point is needed, for the removal
+	// or renaming of a snapshot that an earlier attempt has copied.
+	Copied func(ctx context.Context, point wire.SyncPoint) error
 
 	// InPlace keeps what is right of a local image that may have anything in it (see
 	// doc.go). Meta must then say that nothing is known: no SnapSeqs, and no objects of
@@ -159,6 +165,11 @@ func (r *transfer) run(ctx context.Context) error {
 		if err := r.copy(ctx); err != nil {
 			return err
 		}
+		if r.Copied != nil && r.settled() {
+			if err := r.Copied(ctx, r.Meta.SyncPoints[0]); err != nil {
+				return err
+			}
+		}
 		if err := r.pruneAfter(ctx); err != nil {
 			return err
 		}
@@ -166,6 +177,22 @@ func (r *transfer) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// settled tells whether every snapshot that was copied is here as it is there.
+func (r *transfer) settled() bool {
+	here := r.Local.Header().Snapshots
+	for remote, local := range r.Meta.SnapSeqs {
+		l := byID(here, ceph.SnapID(local))
+		if l == nil {
+			continue
+		}
+		o := byID(r.remote.Snapshots, ceph.SnapID(remote))
+		if o == nil || !isUser(o) || o.Name != l.Name {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *transfer) readRemote(ctx context.Context) error {
@@ -235,6 +262,13 @@ func (r *transfer) copy(ctx context.Context) error {
 	// A local image without snapshots of ours has no data of ours either: the
 	// snapshots are recorded before the first object is copied.
 	fresh := !r.InPlace && len(r.Meta.SnapSeqs) == 0 && len(r.Local.Header().Snapshots) == 0
+	if err := r.copyFeatures(ctx); err != nil {
+		return err
+	}
+	// It counts sync points, too, so it comes last.
+	if _, err := r.Local.SnapSetLimit(ctx, rbd.NoSnapshotLimit); err != nil {
+		return err
+	}
 	if r.InPlace {
 		if err := r.adopt(ctx, end); err != nil {
 			return err
@@ -249,28 +283,43 @@ func (r *transfer) copy(ctx context.Context) error {
 	if err := newCopier(r, end, fresh).copyAll(ctx); err != nil {
 		return err
 	}
-	return r.copyMetadata(ctx)
+	return r.copySettings(ctx)
 }
 
-// copyMetadata brings the image's metadata over; what only the local image has stays
-// (src/librbd/deep_copy/MetadataCopyRequest.cc), but not in place, where it may be what
-// the primary has removed. The limit on snapshots, which is no part of a first copy, may
-// be a former primary's own there.
-func (r *transfer) copyMetadata(ctx context.Context) error {
+// changeable are the features that an image can get or lose while it is mirrored.
+const changeable = rbd.FeatureObjectMap | rbd.FeatureFastDiff
+
+// copyFeatures catches up with features that changed on the remote since the local image
+// was created: their events lie before the sync point, and are not replayed.
+func (r *transfer) copyFeatures(ctx context.Context) error {
+	here, there := r.Local.Header().Features, r.remote.Features
+	if gone := here &^ there & (changeable | rbd.FeaturesDisableOnly); gone != 0 {
+		if _, err := r.Local.UpdateFeatures(ctx, gone, false); err != nil {
+			return err
+		}
+	}
+	if added := there &^ here & changeable; added != 0 {
+		if _, err := r.Local.UpdateFeatures(ctx, added, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copySettings brings metadata and snapshot limit over, as they are now: the journal has
+// what changes later. (src/librbd/deep_copy/MetadataCopyRequest.cc leaves the limit out,
+// and what only the local image has.)
+func (r *transfer) copySettings(ctx context.Context) error {
 	for _, key := range slices.Sorted(maps.Keys(r.remote.Metadata)) {
 		if _, err := r.Local.MetadataSet(ctx, key, r.remote.Metadata[key]); err != nil {
 			return err
 		}
 	}
-	if !r.InPlace {
-		return nil
-	}
-	for _, key := range slices.Sorted(maps.Keys(r.Local.Header().Metadata)) {
-		if _, there := r.remote.Metadata[key]; there {
-			continue
-		}
-		if _, err := r.Local.MetadataRemove(ctx, key); err != nil {
-			return err
+	for key := range r.Local.Header().Metadata {
+		if _, there := r.remote.Metadata[key]; !there {
+			if _, err := r.Local.MetadataRemove(ctx, key); err != nil {
+				return err
+			}
 		}
 	}
 	_, err := r.Local.SnapSetLimit(ctx, r.remote.SnapLimit)

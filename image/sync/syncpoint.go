@@ -38,6 +38,10 @@ func (r *transfer) createSyncPoint(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
+		if errors.Is(err, syscall.EDQUOT) {
+			return fmt.Errorf("create sync point: the image has as many snapshots on its primary as its limit allows, "+
+				"and a sync needs one more (rbd snap limit set, or clear): %w", err)
+		}
 		if !errors.Is(err, syscall.EEXIST) {
 			return fmt.Errorf("create sync point: %w", err)
 		}
