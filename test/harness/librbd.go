@@ -14,7 +14,17 @@ import (
 )
 
 // disk is an image that librbd has open for writing. go-ceph's own type lacks compare-and-write.
-type disk struct{ image C.rbd_image_t }
+type disk struct {
+	image C.rbd_image_t
+	// wrote, if not nil, hears of each change of a range.
+	wrote func(how string, at, size int)
+}
+
+func (d *disk) note(how string, at, size int) {
+	if d.wrote != nil {
+		d.wrote(how, at, size)
+	}
+}
 
 // rbdError is a librbd result below zero: an operation and its error number.
 func rbdError(operation string, result C.int) error {
@@ -51,21 +61,25 @@ func (d *disk) read(at int, into []byte) error {
 }
 
 func (d *disk) write(at int, data []byte) error {
+	d.note("write", at, len(data))
 	return rbdError("write", C.int(C.rbd_write(d.image, C.uint64_t(at), C.size_t(len(data)), chars(data))))
 }
 
 func (d *disk) discard(at, size int) error {
+	d.note("discard", at, size)
 	return rbdError("discard", C.rbd_discard(d.image, C.uint64_t(at), C.uint64_t(size)))
 }
 
 // writeSame repeats the data over size bytes.
 func (d *disk) writeSame(at, size int, data []byte) error {
+	d.note("writesame", at, size)
 	n := C.rbd_writesame(d.image, C.uint64_t(at), C.size_t(size), chars(data), C.size_t(len(data)), 0)
 	return rbdError("writesame", C.int(n))
 }
 
 // compareAndWrite answers EILSEQ where the image does not hold what is expected.
 func (d *disk) compareAndWrite(at int, expected, data []byte) error {
+	d.note("compare-and-write", at, len(data))
 	var mismatch C.uint64_t
 	n := C.rbd_compare_and_write(d.image, C.uint64_t(at), C.size_t(len(data)), chars(expected), chars(data), &mismatch, 0)
 	return rbdError("compare_and_write", C.int(n))
