@@ -140,9 +140,10 @@ func (w *fakeWatch) Close(context.Context) error {
 // fakeCluster has a config-key store and pools.
 type fakeCluster struct {
 	rados.Cluster
-	keys  map[string]string
-	err   error // of every monitor command
-	pools map[int64]map[string]*fakeIO
+	keys   map[string]string
+	err    error // of every monitor command
+	pools  map[int64]map[string]*fakeIO
+	newest bool // it has asked for the newest map
 }
 
 func (*fakeCluster) FSID() string { return "fsid" }
@@ -161,7 +162,15 @@ func (c *fakeCluster) MonCommand(_ context.Context, cmd map[string]any, _ []byte
 	return []byte(value), "", nil
 }
 
+func (c *fakeCluster) WaitForLatestMap(context.Context) error {
+	c.newest = true
+	return nil
+}
+
 func (c *fakeCluster) Pools(context.Context) ([]rados.Pool, error) {
+	if !c.newest {
+		return nil, nil // as a client that has an old map
+	}
 	var list []rados.Pool
 	for id := int64(0); id < 100; id++ {
 		if p := c.pools[id]; p != nil {

@@ -75,6 +75,12 @@ type FoundPool struct {
 // reported with its error, for an operator to see, and does not hide the others. The
 // error is about the list of pools as a whole.
 func FindPools(ctx context.Context, cluster rados.Cluster) ([]FoundPool, error) {
+	// Nobody sends new maps to a client that has nothing open: one that was started
+	// beside a cluster without mirrored pools would never see any (ClusterWatcher.cc
+	// waits for the map, too).
+	if err := cluster.WaitForLatestMap(ctx); err != nil {
+		return nil, fmt.Errorf("list pools: %w", err)
+	}
 	pools, err := cluster.Pools(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list pools: %w", err)

@@ -134,7 +134,7 @@ func (p *performer) prepareRemote(ctx context.Context) (core.Msg, error) {
 // whose mirroring was disabled as a whole, answers ENOENT for every image, and the local
 // copies must not be removed for that.
 func (p *performer) remoteGone(ctx context.Context) (core.Msg, error) {
-	mode, err := rados.Ask(ctx, p.Remote.IO, rbd.MirroringObject, mirror.GetMode())
+	mode, err := mirrorpool.ReadMode(ctx, p.Remote.IO)
 	if err != nil {
 		return nil, fmt.Errorf("the remote pool does not say whether it has the image: %w", err)
 	}

@@ -72,6 +72,13 @@ func newest(positions []Position) Position {
 	return p
 }
 
+// journalArgs are the arguments of an rbd journal command on the image.
+func (i *Image) journalArgs(args ...string) []string {
+	pool, namespace, _ := strings.Cut(i.Pool.Name, "/")
+	args = append([]string{"journal"}, args...)
+	return append(args, "--pool", pool, "--namespace", namespace, "--image", i.Name)
+}
+
 // JournalOn reads the state of the image's journal on a cluster.
 func (i *Image) JournalOn(t testing.TB, c *lab.Cluster) Journal {
 	t.Helper()
@@ -79,7 +86,7 @@ func (i *Image) JournalOn(t testing.TB, c *lab.Cluster) Journal {
 		ID    string `json:"journal_id"`
 		Splay uint64 `json:"splay_width"`
 	}
-	decode(t, Run(t, c, "rbd", "journal", "info", "--format", "json", "--pool", i.Pool.Name, "--image", i.Name), &info)
+	decode(t, Run(t, c, "rbd", i.journalArgs("info", "--format", "json")...), &info)
 	var status struct {
 		Minimum uint64 `json:"minimum_set"`
 		Active  uint64 `json:"active_set"`
@@ -90,7 +97,7 @@ func (i *Image) JournalOn(t testing.TB, c *lab.Cluster) Journal {
 			} `json:"commit_position"`
 		} `json:"registered_clients"`
 	}
-	decode(t, Run(t, c, "rbd", "journal", "status", "--format", "json", "--pool", i.Pool.Name, "--image", i.Name), &status)
+	decode(t, Run(t, c, "rbd", i.journalArgs("status", "--format", "json")...), &status)
 	j := Journal{
 		ID: info.ID, SplayWidth: info.Splay, MinimumSet: status.Minimum, ActiveSet: status.Active,
 		Clients: map[string][]Position{},

@@ -264,25 +264,25 @@ func nameTaken(t *testing.T, image *harness.Image) {
 	*image = *image.Pool.Create(t, image.Name, harness.ImageOptions{SizeMiB: 8})
 	harness.Run(t, image.Primary(), "rbd", "mirror", "image", "enable", image.Spec(), "journal")
 	image.Bench(t, "rand", "16K", "512K")
-	gid := image.InfoOn(t, image.Primary()).Mirroring.GlobalID
-	harness.Eventually(t, harness.Patience, func() string {
-		for _, i := range image.Pool.PoolStatusOn(t, image.Secondary()).Images {
-			if strings.Contains(i.Description, image.Name) && i.State == "up+error" {
-				return ""
-			}
-		}
-		// An image that is not there is shown on the other site only.
-		s, err := image.StatusOn(image.Primary())
-		for _, p := range s.Peers {
-			if p.State == "up+error" && strings.Contains(p.Description, image.Name) {
-				return ""
-			}
-		}
-		return fmt.Sprintf("nobody says that the name of %s is taken: %+v, %v", gid, s, err)
-	})
+	waitNameTaken(t, image)
 	harness.Run(t, image.Secondary(), "rbd", "rm", "--no-progress", image.Spec())
 	image.WaitReplayed(t)
 	image.AssertEqual(t)
+}
+
+// waitNameTaken waits until the mirror says that the image's name belongs to another. The local image of that name is
+// not mirrored, so the primary's site has to be asked.
+func waitNameTaken(t *testing.T, image *harness.Image) {
+	t.Helper()
+	harness.Eventually(t, harness.Patience, func() string {
+		s, err := image.StatusOn(image.Primary())
+		for _, p := range s.Peers {
+			if p.State == "up+error" && strings.Contains(p.Description, "another image") && strings.Contains(p.Description, image.Name) {
+				return ""
+			}
+		}
+		return fmt.Sprintf("nobody says that the name is taken: %+v, %v", s, err)
+	})
 }
 
 // splitBrain promotes the secondary by force while the primary lives and goes on writing. That is reported, and stays
