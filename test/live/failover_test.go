@@ -84,7 +84,7 @@ func TestForcedPromotionWhenThePrimarySiteIsLost(t *testing.T) {
 	pause(t, pair.Primary)
 	began := time.Now()
 	harness.Run(t, pair.Secondary, "rbd", "mirror", "image", "promote", "--force", image.Spec())
-	if took := time.Since(began); took > time.Minute {
+	if took := time.Since(began); took > 10*time.Second && !harness.TestsUpstream() || took > time.Minute {
 		t.Errorf("promotion took %v", took)
 	}
 	if got := image.DigestOn(t, pair.Secondary, ""); got != writer.Digest() {

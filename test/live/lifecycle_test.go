@@ -41,7 +41,8 @@ func TestLifeCycle(t *testing.T) {
 // born creates the image on the primary with something in it, mirrored.
 func born(t *testing.T, image *harness.Image, conf ...string) {
 	t.Helper()
-	*image = *image.Pool.Create(t, image.Name, harness.ImageOptions{SizeMiB: 8})
+	// Journals of four small objects, so that they are trimmed under way.
+	*image = *image.Pool.Create(t, image.Name, harness.ImageOptions{SizeMiB: 8, Flags: []string{"--journal-object-size", "256K"}})
 	for _, setting := range conf {
 		key, value, _ := strings.Cut(setting, "=")
 		harness.Run(t, image.Primary(), "rbd", "config", "image", "set", image.Spec(), key, value)
@@ -383,6 +384,8 @@ func outlivesTheDaemon(t *testing.T, pool *harness.Pool, daemon *harness.Daemon)
 	stays := &harness.Image{Pool: pool, Name: "stays"}
 	born(t, stays)
 	id := stays.InfoOn(t, stays.Secondary()).ID
+	lags := &harness.Image{Pool: pool, Name: "lags"}
+	born(t, lags)
 	harness.Run(t, pool.Pair.Primary, "rbd", "rm", "--no-progress", goes.Spec())
 	waitTrash(t, goes, 1)
 	daemon.Stop(t, stopTime)
@@ -392,7 +395,11 @@ func outlivesTheDaemon(t *testing.T, pool *harness.Pool, daemon *harness.Daemon)
 	harness.Run(t, stays.Secondary(), "rbd", "mirror", "image", "resync", stays.Spec())
 	harness.Run(t, stays.Primary(), "rbd", "rename", stays.Spec(), pool.Name+"/stays-as")
 	stays.Name = "stays-as"
+	// The primary gives up a mirror that lags too many sets of journal objects behind.
+	harness.Run(t, lags.Primary(), "rbd", "bench", "--io-type", "write", "--io-size", "64K", "--io-total", "12M",
+		"--rbd-journal-max-concurrent-object-sets", "1", lags.Spec())
 	harness.StartDaemon(t, pool.Pair.Secondary, harness.Ours(t))
+	lags.WaitState(t, "up+error", "disconnected")
 	waitTrash(t, goes, 0)
 	stays.WaitReplayed(t)
 	stays.AssertEqual(t)
