@@ -130,11 +130,15 @@ func (im *Image) history(ctx context.Context, h *Header, n ObjectNumber) (seen c
 	return list.Seq, exists, nil
 }
 
-// significant drops pieces that hold only zeros.
+// significant gives the pieces, or none if all are zeros. Zeros beside other bytes are
+// copied, as librbd does: they make the object as long as librbd's.
 func significant(pieces []Piece) []Piece {
-	return slices.DeleteFunc(pieces, func(p Piece) bool {
-		return !slices.ContainsFunc(p.Data, func(b byte) bool { return b != 0 })
-	})
+	for _, p := range pieces {
+		if slices.ContainsFunc(p.Data, func(b byte) bool { return b != 0 }) {
+			return pieces
+		}
+	}
+	return nil
 }
 
 // cutPieces drops what is not within the first end bytes.
