@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -75,7 +76,10 @@ type Options struct {
 	// Past is what became of earlier actors of this pool, and of the processes that they
 	// were in: they took the images with them.
 	Past messages.Past
-	Log  zerolog.Logger
+	// Release lets go of what these options hold, when the actor has ended or is not
+	// made after all; may be nil.
+	Release func()
+	Log     zerolog.Logger
 }
 
 // Pool is the actor.
@@ -119,6 +123,13 @@ type (
 // Stop asks the pool to let go of all its images, then of itself. Answered by Stopped.
 type Stop struct{}
 
+// Panicked tells the site why the pool's actor is about to end.
+type Panicked struct {
+	Key          messages.PoolKey
+	PeerUUID     string
+	Value, Stack string
+}
+
 // Stopped says that the pool has let go of everything.
 type Stopped struct{ Key messages.PoolKey }
 
@@ -136,8 +147,16 @@ func Props(opt Options) *actor.Props {
 
 var stopAlways = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
 
-// Receive handles one message.
+// Receive handles one message. A panic is told to the site, and goes on to end the actor.
 func (p *Pool) Receive(c actor.Context) {
+	defer func() {
+		if v := recover(); v != nil {
+			if c.Parent() != nil {
+				c.Send(c.Parent(), Panicked{p.opt.Key, p.opt.Peer.UUID, fmt.Sprint(v), string(debug.Stack())})
+			}
+			panic(v)
+		}
+	}()
 	switch m := c.Message().(type) {
 	case *actor.Started:
 		p.since = time.Now()
@@ -145,6 +164,10 @@ func (p *Pool) Receive(c actor.Context) {
 		p.connect(c)
 	case *actor.Stopping:
 		p.release()
+	case *actor.Stopped: // the images' actors have ended, too
+		if p.opt.Release != nil {
+			p.opt.Release()
+		}
 	case *actor.Terminated:
 		// What the image said before it died is still in the mailbox: its panic, for one.
 		c.Send(c.Self(), imageEnded{m.Who})

@@ -60,6 +60,7 @@ type Told struct {
 	Leads   func()
 	Lost    func(reason error)
 	Follows func(leader string)
+	Fenced  func(err error) // the client is refused for good
 	// Release is how the site asks a leader to let somebody else lead.
 	Release <-chan struct{}
 }
@@ -76,6 +77,9 @@ type Site struct {
 	asked        *actor.PID
 	byPID        map[string]childKey
 	shown        map[childKey]report.Pool // newest snapshots
+	competitions map[int64]chan struct{}  // by pool: closed when the newest has ended
+	terms        int                      // competitions begun, for their numbers
+	lives        map[childKey]*life
 	publishing   bool
 	publishTimer *time.Timer
 }
@@ -84,6 +88,7 @@ type Site struct {
 type poolState struct {
 	found    Found
 	cancel   context.CancelFunc // ends the competition
+	term     int                // the competition's number; what older ones tell does not count
 	leading  bool
 	leader   string // who leads instead
 	release  chan struct{}
@@ -109,16 +114,22 @@ type (
 		pools []Found
 		err   error
 	}
-	leads struct{ pool int64 }
-	lost  struct {
+	leads struct {
+		pool int64
+		term int
+	}
+	lost struct {
 		pool   int64
+		term   int
 		reason error
 	}
 	follows struct {
 		pool   int64
+		term   int
 		leader string
 	}
-	prepared struct {
+	restartDue struct{ key childKey }
+	prepared   struct {
 		key childKey
 		opt pool.Options
 		err error
@@ -152,12 +163,15 @@ type Command struct {
 // that another daemon may lead. If nobody takes it, it comes back.
 type ReleaseLeader struct{ Pool string }
 
-// Props are the properties of a site's actor. A pool's actor that panics is stopped; it
-// comes back at the next look for pools. A panic of the site itself ends the system.
+// Props are the properties of a site's actor. A pool's actor that panics is stopped; a
+// new one comes after a back-off (see life). A panic of the site itself ends the system.
 func Props(opt Options) *actor.Props {
 	stop := actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
 	return actor.PropsFromProducer(func() actor.Actor {
-		return &Site{opt: opt, pools: map[int64]*poolState{}, byPID: map[string]childKey{}, shown: map[childKey]report.Pool{}}
+		return &Site{
+			opt: opt, pools: map[int64]*poolState{}, byPID: map[string]childKey{}, shown: map[childKey]report.Pool{},
+			competitions: map[int64]chan struct{}{}, lives: map[childKey]*life{},
+		}
 	}, actor.WithSupervisor(stop), actor.WithGuardian(stop))
 }
 
@@ -177,15 +191,19 @@ func (s *Site) Receive(c actor.Context) {
 	case foundPools:
 		s.found(c, m)
 	case leads:
-		s.leads(c, m.pool)
+		s.leads(c, m)
 	case lost:
 		s.lost(c, m)
 	case follows:
-		if p := s.pools[m.pool]; p != nil {
+		if p := s.pools[m.pool]; p != nil && p.term == m.term {
 			p.leader = m.leader
 		}
 	case prepared:
 		s.prepared(c, m)
+	case pool.Panicked:
+		s.panicked(m)
+	case restartDue:
+		s.restart(c, m.key)
 	case *actor.Terminated:
 		s.childEnded(c, m.Who)
 	case publishDue:
@@ -288,16 +306,7 @@ func (s *Site) foundPool(c actor.Context, f Found) {
 		return
 	}
 	if p.cancel == nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		p.cancel = cancel
-		self, system := c.Self(), c.ActorSystem()
-		tell := func(m any) { system.Root.Send(self, m) }
-		go s.opt.Compete(ctx, id, Told{
-			Leads:   func() { tell(leads{id}) },
-			Lost:    func(reason error) { tell(lost{id, reason}) },
-			Follows: func(leader string) { tell(follows{id, leader}) },
-			Release: p.release,
-		})
+		s.compete(c, id, p)
 	}
 	s.reconcile(c, p)
 }
@@ -329,7 +338,7 @@ func (s *Site) reconcile(c actor.Context, p *poolState) {
 	for _, ns := range p.found.Namespaces {
 		key := childKey{p.found.Pool.Pool.ID, ns, peer.UUID}
 		want[key] = true
-		if _, runs := p.children[key]; runs {
+		if p.occupied(ns) || s.waitsForRestart(key) {
 			continue
 		}
 		p.children[key] = nil // being prepared
@@ -345,8 +354,10 @@ func (s *Site) reconcile(c actor.Context, p *poolState) {
 func (s *Site) prepared(c actor.Context, m prepared) {
 	p := s.pools[m.key.pool]
 	if p == nil || !p.leading || s.ending {
+		s.discard(m)
 		if p != nil {
 			delete(p.children, m.key)
+			s.forget(m.key.pool, p)
 		}
 		s.maybeEnd(c)
 		return
@@ -359,6 +370,7 @@ func (s *Site) prepared(c actor.Context, m prepared) {
 		return // tried again at the next refresh
 	}
 	m.opt.Stopped = p.stopped
+	m.opt.Past = s.born(m.key).Plus(m.opt.Past)
 	pid := c.SpawnPrefix(pool.Props(m.opt), "pool-"+m.opt.Key.String())
 	c.Watch(pid)
 	p.children[m.key] = pid
@@ -382,19 +394,22 @@ func (s *Site) childEnded(c actor.Context, who *actor.PID) {
 	}
 	delete(s.byPID, who.Id)
 	delete(s.shown, key)
-	if p := s.pools[key.pool]; p != nil {
+	p := s.pools[key.pool]
+	if p != nil {
 		delete(p.children, key)
-		if p.cancel == nil && len(p.children) == 0 {
-			delete(s.pools, key.pool)
-		}
+		s.forget(key.pool, p)
 	}
 	s.maybeEnd(c)
-	// A pool's actor that ended by itself is started again at the next refresh.
+	if s.ending || p == nil || !p.leading {
+		return
+	}
+	s.died(c, key)
+	s.reconcile(c, p) // it may be wanted again by now, or another in its place
 }
 
-func (s *Site) leads(c actor.Context, id int64) {
-	p := s.pools[id]
-	if p == nil {
+func (s *Site) leads(c actor.Context, m leads) {
+	p := s.pools[m.pool]
+	if p == nil || p.term != m.term {
 		return
 	}
 	p.leading, p.leader = true, ""
@@ -404,7 +419,7 @@ func (s *Site) leads(c actor.Context, id int64) {
 
 func (s *Site) lost(c actor.Context, m lost) {
 	p := s.pools[m.pool]
-	if p == nil {
+	if p == nil || p.term != m.term {
 		return
 	}
 	p.leading = false
@@ -419,6 +434,7 @@ func (s *Site) drop(c actor.Context, id int64, p *poolState) {
 		p.cancel()
 		p.cancel = nil
 	}
+	p.leading, p.term = false, 0
 	if len(p.children) == 0 {
 		delete(s.pools, id)
 	}

@@ -48,6 +48,10 @@ type Options struct {
 	Lost  func(reason error)
 	// Follows is called with the name of whoever leads instead, when that changes.
 	Follows func(leader string)
+	// Fenced is called when the cluster refuses this client for good, after Lost if it
+	// led; Run returns then. The process has to end (invariant 3): it would stand by
+	// for ever, and lead never.
+	Fenced func(err error)
 	// Release asks a leader to give up, and to let the others go first; may be nil.
 	Release <-chan struct{}
 	Log     zerolog.Logger
@@ -66,6 +70,10 @@ func Run(ctx context.Context, io rados.IOContext, opt Options) {
 	for ctx.Err() == nil {
 		if err := c.term(ctx); err != nil && ctx.Err() == nil {
 			opt.Log.Warn().Err(err).Msg("leader election")
+			if rados.Classify(err) == rados.Fenced {
+				opt.Fenced(err)
+				return
+			}
 		}
 		wait := time.Second
 		if c.released {
@@ -119,16 +127,21 @@ func (c *candidate) term(ctx context.Context) (err error) {
 	c.say(ctx, notify.LeaderLockAcquired)
 	c.opt.Log.Info().Msg("leads the pool")
 	c.released = false
+	c.leader = "" // whoever leads after us is news, also if we followed it before
 	c.opt.Leads()
 	reason := c.lead(ctx, cookie)
 	c.opt.Log.Info().AnErr("reason", reason).Msg("leads the pool no longer")
 	c.opt.Lost(reason)
+	if reason != nil && rados.Classify(reason) == rados.Fenced {
+		return reason
+	}
 	return c.release(ctx, cookie)
 }
 
 // follow tries for the lock until it is ours.
 func (c *candidate) follow(ctx context.Context, cookie string) error {
 	dead := 0
+	var suspect cls.LockerID // whom dead is about
 	for {
 		if err := c.lostWatch(); err != nil {
 			return err
@@ -154,6 +167,8 @@ func (c *candidate) follow(ctx context.Context, cookie string) error {
 		case alive:
 			dead = 0
 			c.follows(owner.Entity.String())
+		case owner.LockerID != suspect:
+			dead, suspect = 1, owner.LockerID
 		default:
 			dead++
 		}

@@ -106,7 +106,7 @@ func (w *wiring) compete(ctx context.Context, id int64, told site.Told) {
 	leader.Run(ctx, io, leader.Options{
 		Heartbeat: w.options.LeaderHeartbeatInterval, Description: w.self.String(), KnownDead: w.self.KnownDead,
 		BlocklistExpire: w.options.BlocklistExpire,
-		Leads:           told.Leads, Lost: told.Lost, Follows: told.Follows, Release: told.Release, Log: log.With().Str("pool", io.Pool().Name).Logger(),
+		Leads:           told.Leads, Lost: told.Lost, Follows: told.Follows, Fenced: told.Fenced, Release: told.Release, Log: log.With().Str("pool", io.Pool().Name).Logger(),
 	})
 }
 
@@ -171,6 +171,7 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 		Timeout:  lookTimeout,
 		Strategy: supervision.DefaultStrategy,
 		Past:     w.past,
+		Release:  io.Close,
 		Log:      log,
 	}, nil
 }

@@ -130,6 +130,9 @@ func (io *ioContext) perform(fn func() error) error {
 	if s.isBlocklisted(c) {
 		return rados.Blocklisted
 	}
+	if !slices.ContainsFunc(s.pools, func(p rados.Pool) bool { return p.ID == io.pool.ID }) {
+		return syscall.ENOENT
+	}
 	return fn()
 }
 

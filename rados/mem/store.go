@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rbdwarden/rbdwarden/ceph"
@@ -36,6 +37,7 @@ type Store struct {
 	objects    map[objectKey]*object
 	clients    map[uint64]*Client
 	nextClient uint64
+	nextPool   int64
 	nextSnap   map[int64]ceph.SnapID
 	blocklist  map[string]time.Time // address to end
 	nextNotify uint64
@@ -85,9 +87,30 @@ func (s *Store) AddPool(name string) rados.Pool {
 	if slices.ContainsFunc(s.pools, func(p rados.Pool) bool { return p.Name == name }) {
 		panic(fmt.Sprintf("mem: pool %q exists", name))
 	}
-	p := rados.Pool{ID: int64(len(s.pools) + 1), Name: name}
+	s.nextPool++
+	p := rados.Pool{ID: s.nextPool, Name: name}
 	s.pools = append(s.pools, p)
 	return p
+}
+
+// RemovePool deletes a pool with its objects, as "ceph osd pool delete" does: its
+// watches end, and every later operation on it gives ENOENT. It panics if there is none
+// of that name.
+func (s *Store) RemovePool(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.pools, func(p rados.Pool) bool { return p.Name == name })
+	if i < 0 {
+		panic(fmt.Sprintf("mem: no pool %q", name))
+	}
+	id := s.pools[i].ID
+	s.pools = slices.Delete(slices.Clone(s.pools), i, i+1)
+	for key, o := range s.objects {
+		if key.pool == id {
+			s.dropWatches(o, syscall.ENOENT)
+			delete(s.objects, key)
+		}
+	}
 }
 
 // Connect makes a client.
