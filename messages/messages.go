@@ -63,7 +63,10 @@ type (
 	FlushImage struct{}
 	// NudgeImage says that something changed (a promotion, a notification): an image
 	// that waits to try again does so now.
-	NudgeImage struct{}
+	NudgeImage struct {
+		// Unlisted: the remote site does not list the image. One that is stopped knows, or will at its next look.
+		Unlisted bool
+	}
 )
 
 // ImageFlushed answers FlushImage.

@@ -109,8 +109,9 @@ type (
 	connectDue    struct{}
 	listDue       struct{ timer bool }
 	listed        struct {
-		ids map[string]struct{}
-		err error
+		ids    map[string]struct{} // of both sides
+		remote map[string]struct{} // of the peer's
+		err    error
 	}
 	watching struct {
 		stop func()
@@ -182,7 +183,7 @@ func (p *Pool) Receive(c actor.Context) {
 	case watching:
 		p.watching(c, m)
 	case changed:
-		p.nudge(c, m.globalID)
+		p.nudge(c, m.globalID, messages.NudgeImage{})
 		p.list(c)
 	case listDue:
 		p.list(c)
@@ -314,11 +315,14 @@ func (p *Pool) list(c actor.Context) {
 		if err := errors.Join(err, err2); err != nil {
 			return listed{err: err}
 		}
-		ids := make(map[string]struct{}, len(there))
-		for _, id := range append(here, there...) {
-			ids[id] = struct{}{}
+		m := listed{ids: make(map[string]struct{}, len(there)), remote: make(map[string]struct{}, len(there))}
+		for _, id := range there {
+			m.ids[id], m.remote[id] = struct{}{}, struct{}{}
 		}
-		return listed{ids: ids}
+		for _, id := range here {
+			m.ids[id] = struct{}{}
+		}
+		return m
 	})
 }
 
@@ -343,6 +347,9 @@ func (p *Pool) listed(c actor.Context, m listed) {
 	for id := range m.ids {
 		if ch := p.children[id]; ch != nil {
 			ch.wanted = true
+			if _, there := m.remote[id]; !there {
+				p.nudge(c, id, messages.NudgeImage{Unlisted: true}) // it may replay, and not know that its mirroring has ended
+			}
 			continue
 		}
 		ch := &child{wanted: true, stopped: p.stopped, restart: supervision.NewRestarter(p.opt.Strategy)}
@@ -418,9 +425,9 @@ func (p *Pool) tellStatus(globalID string, r report.Image) {
 }
 
 // nudge makes an image look again at once, if one is meant.
-func (p *Pool) nudge(c actor.Context, globalID string) {
+func (p *Pool) nudge(c actor.Context, globalID string, m messages.NudgeImage) {
 	if ch := p.children[globalID]; ch != nil && ch.pid != nil {
-		c.Send(ch.pid, messages.NudgeImage{})
+		c.Send(ch.pid, m)
 	}
 }
 

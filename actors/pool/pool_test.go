@@ -161,6 +161,8 @@ func (p *performer) Perform(ctx context.Context, e core.Effect) core.Msg {
 	return core.Failed{Class: rados.Permanent, Err: errors.New("not expected")}
 }
 
+func (p *performer) Look() {}
+
 func (p *performer) Close(context.Context) error {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()

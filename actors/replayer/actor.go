@@ -33,6 +33,9 @@ type Performer interface {
 	// block, and returns soon after ctx ends. notify may be called at any time
 	// until the performer is closed.
 	Perform(ctx context.Context, e core.Effect) core.Msg
+	// Look makes the performer look for itself whether the remote image is still mirrored, and notify what it finds.
+	// Called only while the image replays.
+	Look()
 	// Close lets go of everything that is still held; the local image's lock first.
 	Close(ctx context.Context) error
 }
@@ -202,8 +205,10 @@ func (a *Actor) command(c actor.Context, m messages.ToImage) {
 	case messages.FlushImage:
 		a.flush(c)
 	case messages.NudgeImage:
-		if a.core.State() == core.Stopped && !a.paused {
+		if a.core.State() == core.Stopped && !a.paused && !m.Unlisted {
 			a.start(c)
+		} else if a.core.Progressing() {
+			a.perform.Look()
 		}
 	}
 }

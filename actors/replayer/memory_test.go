@@ -449,3 +449,28 @@ func must[T any](v T, err error) func(t *testing.T) T {
 		return v
 	}
 }
+
+// Mirroring that is disabled on the primary is not notified at its journal, and an idle replay meets no error either. The
+// copy goes all the same: were the image enabled again, another copy would use the same client of the same journal.
+func TestReplayEndsWhenMirroringIsDisabled(t *testing.T) {
+	s := newScene(t, 2, false)
+	s.happen()
+	w := s.start()
+	s.caughtUp(w)
+	_, record, err := mirrorpool.FindImage(t.Context(), s.primary, globalID)
+	check(t, err)
+	record.State = mirror.ImageDisabling
+	check(t, rados.Tell(t.Context(), s.primary, mirror.Object, mirror.ImageSet("r1", record)))
+	check(t, rados.Tell(t.Context(), s.primary, mirror.Object, mirror.ImageRemove("r1")))
+	io := s.trustedLocal()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		_, _, err := mirrorpool.FindImage(t.Context(), io, globalID)
+		if errors.Is(err, syscall.ENOENT) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the copy of an image that is not mirrored stays (%v); the worker says %+v", err, w.said())
+		}
+	}
+	s.stop(w)
+}

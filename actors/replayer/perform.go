@@ -61,6 +61,7 @@ type performer struct {
 	remoteHeader *image.Header
 	local        *localImage      // from OpenLocal until Close
 	journal      *journal.Journal // the remote one, from InitJournaler until Close
+	copyID       string           // id of the local image that the remote journal is replayed to
 	committed    func()           // stops watching the remote journal
 	looks        sync.WaitGroup   // of remoteChanged and trim
 	trimming     atomic.Bool      // a trim is to come

@@ -9,7 +9,9 @@ import (
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/ceph/mirror"
 	"github.com/rbdwarden/rbdwarden/journal"
+	mirrorpool "github.com/rbdwarden/rbdwarden/mirror"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/replay"
 )
@@ -20,7 +22,7 @@ func (p *performer) initJournaler(ctx context.Context, imageID string) (core.Msg
 	if err != nil {
 		return nil, err
 	}
-	p.journal, p.remoteID = j, imageID
+	p.journal, p.remoteID, p.copyID = j, imageID, p.local.image.ID()
 	p.open, p.shut = context.WithCancel(context.Background())
 	if p.committed, err = j.Watch(ctx, p.remoteChanged); err != nil {
 		return nil, err
@@ -37,6 +39,10 @@ func (p *performer) initJournaler(ctx context.Context, imageID string) (core.Msg
 	if err != nil {
 		return nil, err
 	}
+	if peer.ImageID != p.copyID {
+		return nil, fmt.Errorf("client %q in %s belongs to local image %q, not to %q: %w",
+			client.ID, j.HeaderObject(), peer.ImageID, p.copyID, syscall.ESTALE)
+	}
 	p.snaps = newSnapMap(peer)
 	primary, _ := meta.Client(wire.MasterClientID)
 	return core.JournalerReady{
@@ -45,20 +51,33 @@ func (p *performer) initJournaler(ctx context.Context, imageID string) (core.Msg
 	}, nil
 }
 
+// Look looks at the remote image's records because something is said to have changed: notifications get lost, and the
+// end of mirroring is notified elsewhere than at the journal. Only while the image replays.
+func (p *performer) Look() { p.remoteChanged() }
+
 // remoteChanged looks at the remote journal's clients after somebody changed them.
 // It is called from the watch, so the look happens elsewhere.
 func (p *performer) remoteChanged() {
 	j, open := p.journal, p.open
+	if j == nil {
+		return
+	}
 	p.looks.Go(func() {
 		ctx, cancel := context.WithTimeout(open, p.Timeout)
 		defer cancel()
 		meta, err := j.Refresh(ctx)
+		if errors.Is(err, syscall.ENOENT) {
+			p.notify(core.RemoteJournalChanged{Unmirrored: true})
+		}
 		if err != nil {
 			return // the reader meets the same trouble, and reports it
 		}
 		primary, _ := meta.Client(wire.MasterClientID)
 		own, ok := meta.Client(p.Local.MirrorUUID)
-		m := core.RemoteJournalChanged{Disconnected: ok && own.State != wire.Connected, Primary: primary.CommitPosition}
+		m := core.RemoteJournalChanged{
+			Disconnected: ok && own.State != wire.Connected, Primary: primary.CommitPosition,
+			Unmirrored: !ok || p.ofAnotherCopy(own) || p.unmirrored(ctx),
+		}
 		if data, err := wire.DecodeClientData(primary.Data); err == nil {
 			if image, ok := data.(wire.ImageClientMeta); ok {
 				m.Tags, _ = allTags(ctx, j, p.Local.MirrorUUID, image.TagClass)
@@ -66,6 +85,19 @@ func (p *performer) remoteChanged() {
 		}
 		p.notify(m)
 	})
+}
+
+// ofAnotherCopy says whether our site's client belongs to another local image than the one that we replay to. Data that
+// cannot be read say nothing of that; a start reports them.
+func (p *performer) ofAnotherCopy(own wire.Client) bool {
+	meta, err := peerMeta(own, p.journal)
+	return err == nil && meta.ImageID != p.copyID
+}
+
+// unmirrored says whether the remote site says that the image's mirroring has ended or is ending.
+func (p *performer) unmirrored(ctx context.Context) bool {
+	_, record, err := mirrorpool.FindImage(ctx, p.Remote.IO, p.GlobalID)
+	return errors.Is(err, syscall.ENOENT) || err == nil && record.State == mirror.ImageDisabling
 }
 
 // startTailing is START_REPLAY.

@@ -300,6 +300,10 @@ func (c *Core) resyncs(requested bool) bool {
 
 func (c *Core) remoteJournalChanged(m RemoteJournalChanged) {
 	switch {
+	case m.Unmirrored:
+		// What we commit from here on could be taken for another copy's progress. What becomes of this one, the next
+		// start finds out.
+		c.stop(StopCause{Reason: RemoteGone, Text: "remote image is no longer mirrored"})
 	case m.Disconnected:
 		c.stop(StopCause{Reason: PeerDisconnected, Text: "disconnected"})
 	case c.rep != nil:

@@ -403,6 +403,17 @@ var scenarios = map[string]func(w *world){
 		w.send(Closed{})
 		w.send(LocalRemoved{})
 	},
+	"disabled-and-enabled-under-another-id": func(w *world) {
+		w.toReplay()
+		w.send(RemoteJournalChanged{Unmirrored: true})
+		w.send(at(failure, Replaying)) // the read, cancelled
+		w.send(Closed{})
+		w.send(Start{})
+		w.send(LocalPrepared{localReplica})
+		w.send(RemotePrepared{}) // the new copy has a global id of its own
+		w.send(Closed{})
+		w.send(LocalRemoved{})
+	},
 	"disconnected-without-a-primary": func(w *world) {
 		w.send(Start{})
 		local := localReplica

@@ -52,8 +52,11 @@ type (
 	// RemoteJournalChanged is what the remote journal's clients say.
 	RemoteJournalChanged struct {
 		Disconnected bool // our own client was disconnected by an operator or as a laggard
-		Primary      journal.ObjectSetPosition
-		Tags         []Tag // all of the image's
+		// Unmirrored says that the remote image's record is gone or going, or that our client is gone or another local
+		// image's: mirroring was disabled there, and perhaps enabled again under another global id.
+		Unmirrored bool
+		Primary    journal.ObjectSetPosition
+		Tags       []Tag // all of the image's
 	}
 	// Renamed says that the local image has a new name.
 	Renamed struct{ Name string }
