@@ -243,7 +243,11 @@ func (r *transfer) save(ctx context.Context, meta wire.MirrorPeerClientMeta) err
 		}
 	}
 	if err := r.Save(ctx, meta); err != nil {
-		return fmt.Errorf("store the sync point: %w", err)
+		err = fmt.Errorf("store the sync point: %w", err)
+		if errors.Is(err, syscall.ENOENT) { // our client is gone
+			err = errors.Join(err, r.abandon(ctx))
+		}
+		return err
 	}
 	r.Meta = meta
 	return nil

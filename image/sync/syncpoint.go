@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+	"github.com/rbdwarden/rbdwarden/image"
 )
 
 // SyncPointPrefix begins the names of the sync points of a site
@@ -51,6 +53,9 @@ func (r *transfer) createSyncPoint(ctx context.Context) error {
 // pruneBefore removes the sync points that cannot be used: all but the first, and
 // that one, too, if its snapshot is gone.
 func (r *transfer) pruneBefore(ctx context.Context) error {
+	if err := r.removeSnapshots(ctx, strays(r.remote.Snapshots, r.MirrorUUID, r.Meta.SyncPoints)); err != nil {
+		return err
+	}
 	if len(r.Meta.SyncPoints) == 0 {
 		return nil
 	}
@@ -65,6 +70,30 @@ func (r *transfer) pruneBefore(ctx context.Context) error {
 	meta := r.Meta
 	meta.SyncPoints = keep
 	return r.save(ctx, meta)
+}
+
+// strays names our sync points that no record knows of. One is left where mirroring was disabled between the record and
+// the snapshot: librbd then removes the snapshots that the record names, and the record.
+func strays(snapshots []image.Snapshot, mirrorUUID string, known []wire.SyncPoint) []string {
+	var found []string
+	for _, s := range snapshots {
+		user := s.Namespace == nil || s.Namespace.Kind() == rbd.SnapshotUser
+		is := func(p wire.SyncPoint) bool { return p.SnapName == s.Name || p.FromSnapName == s.Name }
+		if user && strings.HasPrefix(s.Name, SyncPointPrefix(mirrorUUID)) && !slices.ContainsFunc(known, is) {
+			found = append(found, s.Name)
+		}
+	}
+	return found
+}
+
+// abandon removes our sync points once there is no record of them any more: whoever removed that may have been too early to
+// find the snapshot. It is done as well as can be; the next sync of the image by this site looks for strays.
+func (r *transfer) abandon(ctx context.Context) error {
+	var names []string
+	for _, p := range r.Meta.SyncPoints {
+		names = append(names, p.SnapName)
+	}
+	return r.removeSnapshots(ctx, names)
 }
 
 // unusable tells which snapshots to remove and which sync points stay.
