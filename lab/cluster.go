@@ -118,6 +118,18 @@ func (c *Cluster) Signal(signal syscall.Signal) error {
 	return nil
 }
 
+// SignalDaemon sends a signal to one of the cluster's daemons, by its Ceph name: mon.a, mgr.x or osd.0.
+func (c *Cluster) SignalDaemon(name string, signal syscall.Signal) error {
+	pid := c.pid(name)
+	if pid == 0 {
+		return fmt.Errorf("lab: %s does not run", name)
+	}
+	if err := signalOwned(pid, c.desc.Dir, signal); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	return nil
+}
+
 // save writes lab.json whole or not at all.
 func (c *Cluster) save() error {
 	text, err := json.MarshalIndent(c.desc, "", "  ")

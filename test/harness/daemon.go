@@ -165,12 +165,11 @@ func (d *Daemon) end() {
 
 // Kill ends the daemon and its worker processes at once, as a power cut would, and waits for their end.
 func (d *Daemon) Kill() {
-	workers := d.descendants()
-	select {
-	case <-d.exited:
-	default:
-		syscall.Kill(-d.PID(), syscall.SIGKILL)
+	if d.ended() {
+		return
 	}
+	workers := d.descendants()
+	syscall.Kill(-d.PID(), syscall.SIGKILL)
 	for _, pid := range workers {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
@@ -191,8 +190,37 @@ func (d *Daemon) KillWorkers() int {
 	return len(workers)
 }
 
+// Signal sends a signal to the daemon and its workers, or to the workers only: SIGSTOP pauses them, SIGCONT lets them go
+// on. It answers how many processes there were; none are left where the daemon has ended.
+func (d *Daemon) Signal(signal syscall.Signal, workersOnly bool) int {
+	if d.ended() {
+		return 0
+	}
+	processes := d.descendants()
+	if !workersOnly {
+		processes = append([]int{d.PID()}, processes...)
+	}
+	for _, pid := range processes {
+		syscall.Kill(pid, signal)
+	}
+	return len(processes)
+}
+
+// ended says whether the daemon has ended. Its number may be another process's then.
+func (d *Daemon) ended() bool {
+	select {
+	case <-d.exited:
+		return true
+	default:
+		return false
+	}
+}
+
 // descendants lists the live processes below the daemon.
 func (d *Daemon) descendants() []int {
+	if d.ended() {
+		return nil
+	}
 	children := map[int][]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {

@@ -39,12 +39,12 @@ func (p *Pool) Create(t testing.TB, name string, o ImageOptions) *Image {
 		o.Features = Features
 	}
 	args := append([]string{"create", "--size", fmt.Sprintf("%dM", o.SizeMiB), "--image-feature", o.Features}, o.Flags...)
-	Run(t, p.Pair.Primary, "rbd", append(args, p.Name+"/"+name)...)
+	Run(t, p.Pair.Primary, "rbd", append(args, p.Spec()+"/"+name)...)
 	return &Image{Pool: p, Name: name}
 }
 
 // Spec is the image's name with the pool's.
-func (i *Image) Spec() string { return i.Pool.Name + "/" + i.Name }
+func (i *Image) Spec() string { return i.Pool.Spec() + "/" + i.Name }
 
 // Primary is the cluster that the image was born on; a failover does not change it.
 func (i *Image) Primary() *lab.Cluster { return i.Pool.Pair.Primary }

@@ -72,11 +72,9 @@ func newest(positions []Position) Position {
 	return p
 }
 
-// journalArgs are the arguments of an rbd journal command on the image.
-func (i *Image) journalArgs(args ...string) []string {
-	pool, namespace, _ := strings.Cut(i.Pool.Name, "/")
-	args = append([]string{"journal"}, args...)
-	return append(args, "--pool", pool, "--namespace", namespace, "--image", i.Name)
+// journal are the arguments of rbd journal for a question about the image.
+func (i *Image) journal(question string) []string {
+	return append([]string{"journal", question, "--format", "json", "--image", i.Name}, i.Pool.place()...)
 }
 
 // JournalOn reads the state of the image's journal on a cluster.
@@ -86,7 +84,7 @@ func (i *Image) JournalOn(t testing.TB, c *lab.Cluster) Journal {
 		ID    string `json:"journal_id"`
 		Splay uint64 `json:"splay_width"`
 	}
-	decode(t, Run(t, c, "rbd", i.journalArgs("info", "--format", "json")...), &info)
+	decode(t, Run(t, c, "rbd", i.journal("info")...), &info)
 	var status struct {
 		Minimum uint64 `json:"minimum_set"`
 		Active  uint64 `json:"active_set"`
@@ -97,7 +95,7 @@ func (i *Image) JournalOn(t testing.TB, c *lab.Cluster) Journal {
 			} `json:"commit_position"`
 		} `json:"registered_clients"`
 	}
-	decode(t, Run(t, c, "rbd", i.journalArgs("status", "--format", "json")...), &status)
+	decode(t, Run(t, c, "rbd", i.journal("status")...), &status)
 	j := Journal{
 		ID: info.ID, SplayWidth: info.Splay, MinimumSet: status.Minimum, ActiveSet: status.Active,
 		Clients: map[string][]Position{},
@@ -118,7 +116,7 @@ func (i *Image) PeerMeta(t testing.TB) (journal.MirrorPeerClientMeta, bool) {
 		return journal.MirrorPeerClientMeta{}, false
 	}
 	file := filepath.Join(t.TempDir(), "client")
-	Run(t, i.Primary(), "rados", "-p", i.Pool.Name, "getomapval", "journal."+j.ID, "client_"+id, file)
+	Run(t, i.Primary(), "rados", append(i.Pool.place(), "getomapval", "journal."+j.ID, "client_"+id, file)...)
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +147,7 @@ func (i *Image) PeerMeta(t testing.TB) (journal.MirrorPeerClientMeta, bool) {
 func (i *Image) SnapSeq(t testing.TB, c *lab.Cluster) uint64 {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "snap_seq")
-	Run(t, c, "rados", "-p", i.Pool.Name, "getomapval", "rbd_header."+i.InfoOn(t, c).ID, "snap_seq", file)
+	Run(t, c, "rados", append(i.Pool.place(), "getomapval", "rbd_header."+i.InfoOn(t, c).ID, "snap_seq", file)...)
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +166,7 @@ func (i *Image) JournalObject(t testing.TB, number uint64) string {
 func (i *Image) ReadObject(t testing.TB, c *lab.Cluster, name string) []byte {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "object")
-	Run(t, c, "rados", "-p", i.Pool.Name, "get", name, file)
+	Run(t, c, "rados", append(i.Pool.place(), "get", name, file)...)
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -183,7 +181,7 @@ func (i *Image) WriteObject(t testing.TB, c *lab.Cluster, name string, data []by
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	Run(t, c, "rados", "-p", i.Pool.Name, "put", name, file)
+	Run(t, c, "rados", append(i.Pool.place(), "put", name, file)...)
 }
 
 // PlacedEntry is an entry of a journal's data object and where it begins in it, in bytes.
@@ -210,16 +208,21 @@ func (i *Image) Entries(t testing.TB, object string) []PlacedEntry {
 	return found
 }
 
+// dataPlace is Pool.place of where the image's data objects are.
+func (i *Image) dataPlace(info Info) []string {
+	p := *i.Pool
+	if info.DataPool != "" {
+		p.Name = info.DataPool
+	}
+	return p.place()
+}
+
 // DataObjects lists the image's data objects on a cluster by number.
 func (i *Image) DataObjects(t testing.TB, c *lab.Cluster) []uint64 {
 	t.Helper()
 	info := i.InfoOn(t, c)
-	pool := i.Pool.Name
-	if info.DataPool != "" {
-		pool = info.DataPool
-	}
 	var numbers []uint64
-	for line := range strings.Lines(Run(t, c, "rados", "-p", pool, "ls")) {
+	for line := range strings.Lines(Run(t, c, "rados", append(i.dataPlace(info), "ls")...)) {
 		var n uint64
 		if _, err := fmt.Sscanf(strings.TrimSpace(line), info.Prefix+".%016x", &n); err == nil {
 			numbers = append(numbers, n)

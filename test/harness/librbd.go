@@ -85,4 +85,41 @@ func (d *disk) compareAndWrite(at int, expected, data []byte) error {
 	return rbdError("compare_and_write", C.int(n))
 }
 
+// place is where in the image something is written.
+type place struct{ at, size int }
+
+// writeAtOnce starts a write at each place, of the bytes that contents holds there, and waits until all have ended. What
+// overlaps ends in any order.
+func (d *disk) writeAtOnce(places []place, contents []byte) error {
+	var first error
+	keep := func(err error) {
+		if first == nil {
+			first = err
+		}
+	}
+	buffers := make([]unsafe.Pointer, len(places))
+	completions := make([]C.rbd_completion_t, 0, len(places))
+	for i, p := range places {
+		buffers[i] = C.CBytes(contents[p.at : p.at+p.size]) // librbd keeps it beyond the call, which Go's memory must not be
+		defer C.free(buffers[i])
+		var c C.rbd_completion_t
+		if err := rbdError("completion", C.rbd_aio_create_completion(nil, nil, &c)); err != nil {
+			keep(err)
+			break
+		}
+		if err := rbdError("aio_write", C.rbd_aio_write(d.image, C.uint64_t(p.at), C.size_t(p.size), (*C.char)(buffers[i]), c)); err != nil {
+			keep(err)
+			C.rbd_aio_release(c)
+			break
+		}
+		completions = append(completions, c)
+	}
+	for _, c := range completions {
+		keep(rbdError("aio_write", C.rbd_aio_wait_for_complete(c)))
+		keep(rbdError("aio_write", C.int(C.rbd_aio_get_return_value(c))))
+		C.rbd_aio_release(c)
+	}
+	return first
+}
+
 func chars(b []byte) *C.char { return (*C.char)(unsafe.Pointer(unsafe.SliceData(b))) }

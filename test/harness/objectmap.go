@@ -29,7 +29,7 @@ func (i *Image) AssertObjectMap(t testing.TB, c *lab.Cluster) {
 		state := m.At(n)
 		there := slices.Contains(existing, n)
 		if there { // listed also where only its snapshots' clones are left
-			_, err := Try(c, "rados", "-p", i.Pool.Name, "stat", fmt.Sprintf("%s.%016x", info.Prefix, n))
+			_, err := Try(c, "rados", append(i.dataPlace(info), "stat", fmt.Sprintf("%s.%016x", info.Prefix, n))...)
 			there = err == nil
 		}
 		mapped := state == rbd.ObjectExists || state == rbd.ObjectExistsClean

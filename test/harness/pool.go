@@ -12,10 +12,40 @@ import (
 // pools counts the pools that were made, for their names.
 var pools atomic.Int64
 
-// Pool is a mirrored pool of one test, on both clusters.
+// Pool is a mirrored pool of one test, on both clusters, or a mirrored namespace in one.
 type Pool struct {
 	Pair *lab.Pair
 	Name string
+	// Namespace is empty for the pool's default namespace.
+	Namespace string
+}
+
+// Spec is the pool's name, with the namespace's.
+func (p *Pool) Spec() string {
+	if p.Namespace == "" {
+		return p.Name
+	}
+	return p.Name + "/" + p.Namespace
+}
+
+// NewNamespace creates a namespace with mirroring of its own in the pool, on both clusters. It goes with the pool.
+func (p *Pool) NewNamespace(t testing.TB, name string, mode lab.MirrorMode) *Pool {
+	t.Helper()
+	ns := &Pool{Pair: p.Pair, Name: p.Name, Namespace: name}
+	for _, c := range []*lab.Cluster{p.Pair.Primary, p.Pair.Secondary} {
+		Run(t, c, "rbd", "namespace", "create", ns.Spec())
+		Run(t, c, "rbd", "mirror", "pool", "enable", ns.Spec(), string(mode))
+	}
+	return ns
+}
+
+// place are the arguments by which rbd and rados name the pool and its namespace.
+func (p *Pool) place() []string {
+	args := []string{"--pool", p.Name}
+	if p.Namespace != "" {
+		args = append(args, "--namespace", p.Namespace)
+	}
+	return args
 }
 
 // NewPool creates a mirrored pool with a name of its own. It is deleted when the test ends.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -39,8 +40,21 @@ const sector = 512
 // latest.
 func (i *Image) OpenWriter(t testing.TB, c *lab.Cluster, seed uint64) *Writer {
 	t.Helper()
-	w := &Writer{t: t, random: rand.New(rand.NewPCG(seed, seed))}
+	w := i.NewWriter(t, c, seed)
 	t.Cleanup(w.Close)
+	return w
+}
+
+// NewWriter is OpenWriter for a test that opens many and closes each itself.
+func (i *Image) NewWriter(t testing.TB, c *lab.Cluster, seed uint64) *Writer {
+	t.Helper()
+	w := &Writer{t: t, random: rand.New(rand.NewPCG(seed, seed))}
+	opened := false
+	defer func() {
+		if !opened {
+			w.Close()
+		}
+	}()
 	var err error
 	if w.conn, err = rados.NewConnWithUser("admin"); err != nil {
 		t.Fatal(err)
@@ -53,15 +67,23 @@ func (i *Image) OpenWriter(t testing.TB, c *lab.Cluster, seed uint64) *Writer {
 	if w.ioctx, err = w.conn.OpenIOContext(i.Pool.Name); err != nil {
 		t.Fatal(err)
 	}
+	w.ioctx.SetNamespace(i.Pool.Namespace)
 	if w.disk, err = openDisk(w.ioctx, i.Name); err != nil {
 		w.disk = nil
 		t.Fatal(err)
 	}
+	w.Reload()
+	opened = true
+	return w
+}
+
+// Reload takes size and contents from the image, after something else than this writer has changed them.
+func (w *Writer) Reload() {
+	w.t.Helper()
 	size, err := w.disk.size()
 	w.check(err)
 	w.Contents = make([]byte, size)
 	w.reread(0, int(size))
-	return w
 }
 
 // reread takes a range of the contents from the image.
@@ -83,6 +105,11 @@ func (w *Writer) Digest() Digest {
 func (w *Writer) Resize(size uint64) {
 	w.t.Helper()
 	w.check(w.disk.resize(size))
+	w.Resized(size)
+}
+
+// Resized tells the writer that something else has changed the image's size.
+func (w *Writer) Resized(size uint64) {
 	old := w.Contents
 	w.Contents = make([]byte, size)
 	copy(w.Contents, old)
@@ -95,6 +122,22 @@ func (w *Writer) Write(n int) {
 		w.step()
 		w.Operations++
 	}
+}
+
+// Burst starts up to n writes side by side, as a guest's file system does, and waits for all of them.
+func (w *Writer) Burst(n int) {
+	w.t.Helper()
+	var places []place
+	for range n {
+		at, size := w.extent()
+		apart := !slices.ContainsFunc(places, func(p place) bool { return at < p.at+p.size && p.at < at+size })
+		if apart { // the order of those that overlap would be anybody's guess
+			places = append(places, place{at, size})
+			copy(w.Contents[at:], w.noise(size))
+		}
+	}
+	w.check(w.disk.writeAtOnce(places, w.Contents))
+	w.Operations += len(places)
 }
 
 // Flush waits until all is durable on the primary.
