@@ -36,11 +36,11 @@ func namespaces(t *testing.T, pair *lab.Pair) {
 	for ns, mode := range map[string]string{"": "", "one": "pool", "two": "image", "three": ""} {
 		inside := *pool
 		if ns != "" {
-			inside.Name += "/" + ns
+			inside.Namespace = ns
 			for _, c := range []*lab.Cluster{pair.Primary, pair.Secondary} {
-				harness.Run(t, c, "rbd", "namespace", "create", inside.Name)
+				harness.Run(t, c, "rbd", "namespace", "create", inside.Spec())
 				if mode != "" {
-					harness.Run(t, c, "rbd", "mirror", "pool", "enable", inside.Name, mode)
+					harness.Run(t, c, "rbd", "mirror", "pool", "enable", inside.Spec(), mode)
 				}
 			}
 		}
