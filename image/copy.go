@@ -16,18 +16,19 @@ import (
 //
 //  1. SnapCreateWithSize for each of the remote's snapshots that is not here yet,
 //     oldest first: each is empty so far and has its remote size.
-//  2. SetHead with the size of the snapshot that is the sync point.
+//  2. SetHead with the size of the snapshot that is the sync point, and its share of
+//     the parent if the image is a clone.
 //  3. For each object, from the oldest state to the newest, WriteObject with the
 //     snapshot context that makes the bytes land in the right snapshot; then
 //     SetObjectMapState for each snapshot and the head.
 
-// SnapCreateWithSize makes a snapshot of the given size in bytes, whose objects are
-// to be filled in: its object map says that there are none. The head's size is the
-// same afterwards; SetHead ends that. The id is that of the snapshot that now
+// SnapCreateWithSize makes a snapshot of the given size in bytes and share of the
+// parent, whose objects are to be filled in: its object map says that there are none.
+// The head's size and share are the same afterwards; SetHead ends that. The id is that of the snapshot that now
 // exists, also if it did before (AlreadyDone).
 //
 // Steps, as src/librbd/deep_copy/SnapshotCreateRequest.cc.
-func (im *Image) SnapCreateWithSize(ctx context.Context, ns rbd.SnapshotNamespace, name string, size uint64) (ceph.SnapID, Outcome, error) {
+func (im *Image) SnapCreateWithSize(ctx context.Context, ns rbd.SnapshotNamespace, name string, size uint64, share Sharing) (ceph.SnapID, Outcome, error) {
 	var id ceph.SnapID
 	out, err := im.operate(ctx, fmt.Sprintf("create snapshot %q of %d bytes", name, size), func(ctx context.Context, h *Header) (Outcome, error) {
 		out := AlreadyDone
@@ -37,10 +38,8 @@ func (im *Image) SnapCreateWithSize(ctx context.Context, ns rbd.SnapshotNamespac
 			}
 			id = s.ID
 		} else {
-			if h.Size != size {
-				if err := im.tellHeader(ctx, rbd.SetSize(size)); err != nil {
-					return 0, err
-				}
+			if _, err := im.shape(ctx, h, size, share); err != nil {
+				return 0, err
 			}
 			var err error
 			if id, err = im.addSnapshot(ctx, ns, name); err != nil {
@@ -67,17 +66,14 @@ func (im *Image) SnapCreateWithSize(ctx context.Context, ns rbd.SnapshotNamespac
 	return id, out, nil
 }
 
-// SetHead sets the head's size in bytes without looking at its data, and makes the
-// object map as long as that takes. Objects beyond the end must not exist
+// SetHead sets the head's size in bytes and its share of the parent without looking at
+// its data, and makes the object map as long as that takes. Objects beyond the end must not exist
 // (src/librbd/deep_copy/SetHeadRequest.cc, SnapshotCopyRequest.cc).
-func (im *Image) SetHead(ctx context.Context, size uint64) (Outcome, error) {
+func (im *Image) SetHead(ctx context.Context, size uint64, share Sharing) (Outcome, error) {
 	return im.operate(ctx, fmt.Sprintf("set size to %d bytes", size), func(ctx context.Context, h *Header) (Outcome, error) {
-		out := AlreadyDone
-		if h.Size != size {
-			if err := im.tellHeader(ctx, rbd.SetSize(size)); err != nil {
-				return 0, err
-			}
-			out = Done
+		out, err := im.shape(ctx, h, size, share)
+		if err != nil {
+			return 0, err
 		}
 		return out, im.object.resize(ctx, h.Layout.ObjectCount(size))
 	})

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/rbdwarden/rbdwarden/ceph/class"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/ceph/mirror"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
@@ -42,6 +43,16 @@ type CreateSpec struct {
 	// DataPool is the name of the remote image's separate data pool, else empty. It
 	// is used if a pool of that name exists here.
 	DataPool string
+	// Clone is the parent here, nil if the remote image is no clone. Size and share of
+	// head and snapshots are those of the sync that follows.
+	Clone *CloneOf
+}
+
+// striped tells whether the header has a stripe unit and count, also where they change
+// nothing: a clone inherits the unit from a parent with smaller objects
+// (src/librbd/image/CreateRequest.cc).
+func (s CreateSpec) striped() bool {
+	return s.StripeUnit != 0 && s.StripeCount != 0 && (s.StripeUnit != 1<<s.Order || s.StripeCount != 1)
 }
 
 // ExistsError says that there already is a local copy of the image.
@@ -80,10 +91,11 @@ func localFeatures(remote rbd.Features, fancy, dataPool bool) rbd.Features {
 //
 // The mirror record comes first, in the state CREATING, and is ENABLED last. So a
 // Create that was killed is found by its global id, and the next one removes what
-// it left behind and starts afresh; nothing of it was used.
+// it left behind and starts afresh; nothing of it was used. A *ParentError says that the
+// image is to be a clone of a snapshot that is not there or may not have clones.
 //
-// Steps, as src/librbd/image/CreateRequest.cc: directory, id object, header,
-// striping, object map, journal, mirror record.
+// Steps, as src/librbd/image/CreateRequest.cc and CloneRequest.cc: directory, id object,
+// header, striping, object map, journal, parent, mirror record.
 func Create(ctx context.Context, io rados.IOContext, spec CreateSpec) (Outcome, error) {
 	out, err := create(ctx, io, spec)
 	if err != nil {
@@ -116,6 +128,9 @@ func create(ctx context.Context, io rados.IOContext, spec CreateSpec) (Outcome, 
 		var taken *IDTakenError
 		if errors.As(err, &taken) {
 			return 0, errors.Join(err, removeRecord(ctx, io, spec.ID, creating))
+		}
+		if undo := unlinkParent(ctx, io, spec.ID); undo != nil {
+			return 0, errors.Join(err, undo)
 		}
 		return 0, errors.Join(err, removeParts(ctx, io, spec.ID, spec.Name, &creating))
 	}
@@ -201,12 +216,14 @@ func localShape(ctx context.Context, io rados.IOContext, spec CreateSpec) (Layou
 	}
 	l.ObjectPrefix = rbd.ObjectPrefix(spec.ID, own)
 
-	features := localFeatures(spec.Features, l.Fancy(), l.DataPool != rbd.NoDataPool)
+	features := localFeatures(spec.Features, spec.striped(), l.DataPool != rbd.NoDataPool)
 	switch missing := (rbd.FeatureExclusiveLock | rbd.FeatureJournaling) &^ features; {
 	case missing != 0:
 		return l, 0, &FeatureError{ImageID: spec.ID, Missing: missing}
 	case features&^rbd.FeaturesAll != 0:
 		return l, 0, &FeatureError{ImageID: spec.ID, Unknown: features &^ rbd.FeaturesAll}
+	case spec.Clone != nil && !features.Has(rbd.FeatureLayering):
+		return l, 0, &FeatureError{ImageID: spec.ID, Missing: rbd.FeatureLayering}
 	case features.Has(rbd.FeatureObjectMap) && l.ObjectCount(spec.Size) > rbd.MaxObjects:
 		return l, 0, fmt.Errorf("%d objects are too many for an object map: %w", l.ObjectCount(spec.Size), syscall.EINVAL)
 	}
@@ -228,7 +245,7 @@ func build(ctx context.Context, io rados.IOContext, spec CreateSpec, l Layout, f
 	} else if err != nil {
 		return err
 	}
-	if l.Fancy() {
+	if spec.striped() {
 		if err := rados.Tell(ctx, io, header, rbd.SetStriping(rbd.Striping{Unit: l.StripeUnit, Count: l.StripeCount})); err != nil {
 			return err
 		}
@@ -239,7 +256,12 @@ func build(ctx context.Context, io rados.IOContext, spec CreateSpec, l Layout, f
 			return err
 		}
 	}
-	return createJournal(ctx, io, spec.ID, spec.RemoteMirrorUUID)
+	if err := createJournal(ctx, io, spec.ID, spec.RemoteMirrorUUID); err != nil || spec.Clone == nil {
+		return err
+	}
+	return linkParent(ctx, io, spec.ID, *spec.Clone, func(calls ...class.Call) error {
+		return rados.Tell(ctx, io, header, calls...)
+	})
 }
 
 func enterDirectory(ctx context.Context, io rados.IOContext, name, id string) error {

@@ -441,16 +441,16 @@ func TestLiveCopyHistory(t *testing.T) {
 	sizes := []uint64{1 << 20, 2 << 20}
 	var ids []ceph.SnapID
 	for i, size := range sizes {
-		id, out, err := im.SnapCreateWithSize(ctx, nil, fmt.Sprint("h", i), size)
+		id, out, err := im.SnapCreateWithSize(ctx, nil, fmt.Sprint("h", i), size, Sharing{})
 		if err != nil || out != Done {
 			t.Fatal(out, err)
 		}
-		if again, out, err := im.SnapCreateWithSize(ctx, nil, fmt.Sprint("h", i), size); err != nil || out != AlreadyDone || again != id {
+		if again, out, err := im.SnapCreateWithSize(ctx, nil, fmt.Sprint("h", i), size, Sharing{}); err != nil || out != AlreadyDone || again != id {
 			t.Fatal(again, out, err)
 		}
 		ids = append(ids, id)
 	}
-	if _, err := im.SetHead(ctx, spec.Size); err != nil {
+	if _, err := im.SetHead(ctx, spec.Size, Sharing{}); err != nil {
 		t.Fatal(err)
 	}
 	// Object 3 has other bytes in the first snapshot than later; object 20 comes

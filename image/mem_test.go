@@ -76,6 +76,11 @@ func (s *memSite) open(io rados.IOContext, id string) *Image {
 	return im
 }
 
+// lockOptions are impatient: nobody else is there.
+func (s *memSite) lockOptions() lock.Options {
+	return lock.Options{DeadGrace: time.Millisecond, RetryDelay: time.Millisecond}
+}
+
 func (s *memSite) snap(im *Image, name string) ceph.SnapID {
 	s.t.Helper()
 	id, _, err := im.SnapCreate(context.Background(), rbd.UserSnapshot{}, name)

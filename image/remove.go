@@ -147,11 +147,15 @@ func (im *Image) checkUnused(ctx context.Context) error {
 	return nil
 }
 
-// removeHalfMade removes what a Create left behind. It has no data: nobody opens an
+// removeHalfMade removes what a Create left behind, its entry in the parent's list of
+// clones before the header that names the parent. It has no data: nobody opens an
 // image before its mirror record is ENABLED.
 func removeHalfMade(ctx context.Context, io rados.IOContext, id string, record mirror.Image) error {
 	name, err := Name(ctx, io, id)
 	if err != nil && !errors.Is(err, syscall.ENOENT) {
+		return err
+	}
+	if err := unlinkParent(ctx, io, id); err != nil {
 		return err
 	}
 	return removeParts(ctx, io, id, name, &record)

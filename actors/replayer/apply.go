@@ -121,6 +121,14 @@ func (p *performer) operate(ctx context.Context, s replay.Operation) error {
 	default:
 		return &UnsupportedEventError{Event: s.Event, At: s.At}
 	}
+	var children *image.ChildrenError
+	if errors.As(err, &children) {
+		// It succeeded on the primary, so the clones are gone there.
+		return &WaitError{
+			For: fmt.Sprintf("clones of snapshot %q to be flattened or removed here, as they were on the primary", children.Snapshot),
+			Why: fmt.Sprintf("images %q in pool %q still share its data", children.Children, children.Pool), Err: err,
+		}
+	}
 	for _, errno := range s.Tolerate {
 		if errors.Is(err, errno) {
 			p.Log.Info().Err(err).Stringer("event", s.Event.Type()).Msg("operation was done here before")

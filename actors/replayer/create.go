@@ -23,14 +23,27 @@ func (p *performer) createLocal(ctx context.Context, imageID string) (core.Msg, 
 	if err != nil {
 		return nil, err
 	}
-	_, err = image.Create(ctx, p.Local.IO, image.CreateSpec{
+	spec := image.CreateSpec{
 		ID: imageID, Name: name, GlobalID: p.GlobalID, RemoteMirrorUUID: p.Remote.MirrorUUID,
 		Size: h.Size, Order: h.Layout.Order, Features: h.Features,
 		StripeUnit: h.Layout.StripeUnit, StripeCount: h.Layout.StripeCount, DataPool: dataPool,
-	})
+	}
+	if h.HasParent() {
+		parent, err := p.localParent(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		defer parent.IO.Close()
+		spec.Clone = &parent
+	}
+	_, err = image.Create(ctx, p.Local.IO, spec)
 	var taken *image.IDTakenError
 	if errors.As(err, &taken) {
 		return core.LocalImageIDTaken{}, nil
+	}
+	var parent *image.ParentError
+	if errors.As(err, &parent) { // the snapshot has changed since it was looked at
+		return nil, &WaitError{For: "the parent image", Why: err.Error(), Err: err}
 	}
 	if err != nil {
 		return nil, err

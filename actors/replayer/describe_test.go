@@ -56,6 +56,13 @@ var situations = []struct {
 		Reason: core.RemoteMissing, Text: "the remote site has no such image, and the local image does not follow that site",
 	}}},
 	{"nowhere", account{cause: core.StopCause{Reason: core.NothingToDo, Text: "mirror image no longer exists"}}},
+	{"its parent is not here", account{cause: core.StopCause{
+		Reason: core.AwaitingImage, Text: (&WaitError{For: "the parent image rbd/golden@v1", Why: "it is being synced"}).Error(),
+	}}},
+	{"its parent is not mirrored", account{next: noon, cause: core.StopCause{
+		Reason: core.AwaitingOperator,
+		Text:   (&WaitError{For: "the parent image rbd/golden@v1", Why: "it is not mirrored: enable mirroring of it on the primary, or flatten this image there"}).Error(),
+	}}},
 	{"split brain", account{cause: core.StopCause{Reason: core.SplitBrained, Text: "split-brain detected"}, attempts: 7, next: noon}},
 	{"split brain, being looked at", account{cause: core.StopCause{Reason: core.SplitBrained, Text: "split-brain detected"}, attempts: 8, trying: true}},
 	{"removal interrupted", account{cause: core.StopCause{Reason: core.Removing, Text: "completing the removal of the local image"}}},

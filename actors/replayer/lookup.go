@@ -153,9 +153,6 @@ func (p *performer) openRemote(ctx context.Context, imageID string) (core.Msg, e
 	if err != nil {
 		return nil, err
 	}
-	if h.HasParent() {
-		return nil, &image.CloneError{ImageID: imageID, Parent: h.Parent}
-	}
 	p.remoteHeader = h
 	return core.RemoteOpened{}, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/actors/pool"
 	"github.com/rbdwarden/rbdwarden/actors/replayer"
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
+	"github.com/rbdwarden/rbdwarden/ceph"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/ceph/mirror"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
@@ -55,11 +56,15 @@ type scene struct {
 	remote, local *mem.Store
 	rng           *rand.Rand
 
-	primary rados.IOContext // the primary's own connection: nothing goes wrong on it
-	tag     wire.Tag
-	next    wire.EntryTID
-	model   []byte // what the image holds when all events are applied
-	op      wire.OpTID
+	primary   rados.IOContext // the primary's own connection: nothing goes wrong on it
+	tag       wire.Tag
+	next      wire.EntryTID
+	model     []byte // what the image holds when all events are applied
+	base      []byte // of a clone: what its snapshot "base" holds
+	trusted   sync.Map
+	flattened wire.OpTID // the flatten; 0: none
+	opening   sync.Mutex // the primary's own librbd opens the image once at a time
+	op        wire.OpTID
 }
 
 // faulty lets an operation of a worker fail, lose its answer or come late.
@@ -81,23 +86,28 @@ var options = map[string]string{
 
 func newScene(t *testing.T, seed uint64, chaos bool) *scene {
 	t.Helper()
-	var trusted sync.Map
+	s := emptyScene(t, seed, chaos)
+	s.makePrimary(t.Context())
+	return s
+}
+
+// emptyScene is two clusters that are set up for mirroring.
+func emptyScene(t *testing.T, seed uint64, chaos bool) *scene {
+	t.Helper()
+	s := &scene{t: t, rng: rand.New(rand.NewPCG(seed, 1)), model: make([]byte, imageSize)}
 	faults := func(n uint64) mem.Faults {
 		if !chaos {
 			return nil
 		}
-		return faulty(seed+n, &trusted)
+		return faulty(seed+n, &s.trusted)
 	}
-	s := &scene{
-		t: t, rng: rand.New(rand.NewPCG(seed, 1)), model: make([]byte, imageSize),
-		remote: mem.New(mem.Options{FSID: "remote", Faults: faults(1), WatchTimeout: 300 * time.Millisecond, Config: options}),
-		local:  mem.New(mem.Options{FSID: "local", Faults: faults(2), WatchTimeout: 300 * time.Millisecond, Config: options}),
-	}
+	s.remote = mem.New(mem.Options{FSID: "remote", Faults: faults(1), WatchTimeout: 300 * time.Millisecond, Config: options})
+	s.local = mem.New(mem.Options{FSID: "local", Faults: faults(2), WatchTimeout: 300 * time.Millisecond, Config: options})
 	ctx := t.Context()
 	for store, uuid := range map[*mem.Store]string{s.remote: "remote-uuid", s.local: "local-uuid"} {
 		store.AddPool("rbd")
 		client := store.Connect()
-		trusted.Store(client, true)
+		s.trusted.Store(client, true)
 		io := must(client.Open(ctx, "rbd", ""))(t)
 		check(t, rados.Tell(ctx, io, mirror.Object, mirror.SetUUID(uuid)))
 		check(t, rados.Tell(ctx, io, mirror.Object, mirror.SetMode(mirror.ModePool)))
@@ -105,7 +115,6 @@ func newScene(t *testing.T, seed uint64, chaos bool) *scene {
 			s.primary = io
 		}
 	}
-	s.makePrimary(ctx)
 	return s
 }
 
@@ -118,7 +127,7 @@ func (s *scene) makePrimary(ctx context.Context) {
 	})
 	check(s.t, err)
 	fill(s.rng, s.model[:imageSize*3/4])
-	check(s.t, snapshots{s.primary, "r1"}.with(ctx, func(im *image.Image) error {
+	check(s.t, s.librbd("r1").with(ctx, func(im *image.Image) error {
 		_, err := im.Apply(ctx, []image.IO{{Kind: image.Write, Length: imageSize * 3 / 4, Data: s.model[:imageSize*3/4]}})
 		return err
 	}))
@@ -240,7 +249,7 @@ func (s *scene) newImage(key messages.ImageKey, here, there replayer.Site) actor
 			WatchTimeout: 300 * time.Millisecond, CheckInterval: 20 * time.Millisecond, CleanupTimeout: time.Second,
 			ReacquireTimeout: time.Second,
 		},
-		RemoteSnapshots:    func(id string) imagesync.Snapshots { return snapshots{s.primary, id} },
+		RemoteSnapshots:    func(id string) imagesync.Snapshots { return s.librbd(id) },
 		Tail:               journal.TailConfig{Budget: 1 << 20, MinPoll: time.Millisecond, MaxPoll: 10 * time.Millisecond, Recheck: 50 * time.Millisecond},
 		Trashed:            func() {},
 		CheckpointInterval: time.Millisecond, Log: zerolog.Nop(),
@@ -262,11 +271,16 @@ func (s *scene) newImage(key messages.ImageKey, here, there replayer.Site) actor
 
 // snapshots makes sync points as librbd would, without its journalling.
 type snapshots struct {
-	io rados.IOContext
-	id string
+	io   rados.IOContext
+	id   string
+	turn *sync.Mutex
 }
 
+func (s *scene) librbd(id string) snapshots { return snapshots{s.primary, id, &s.opening} }
+
 func (s snapshots) with(ctx context.Context, fn func(*image.Image) error) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	im, err := image.Open(ctx, s.io, s.id, image.Options{AllowPrimary: true})
 	if err != nil {
 		return err
@@ -329,22 +343,7 @@ func (s *scene) equal() {
 	id, _, err := mirrorpool.FindImage(ctx, io, globalID)
 	check(s.t, err)
 	h := must(image.ReadHeader(ctx, io, id))(s.t)
-	got := make([]byte, imageSize)
-	for n := range image.ObjectNumber(h.Layout.ObjectCount(h.Size)) {
-		var op rados.ReadOp
-		read := op.Read(0, h.Layout.ObjectSize())
-		if err := io.Read(ctx, h.Layout.ObjectName(n), &op); err != nil && !errors.Is(err, syscall.ENOENT) {
-			s.t.Fatal(err)
-		}
-		copy(got[uint64(n)*h.Layout.ObjectSize():], read.Data)
-	}
-	if !bytes.Equal(got, s.model) {
-		at := 0
-		for got[at] == s.model[at] {
-			at++
-		}
-		s.t.Fatalf("the local image differs from byte %d on", at)
-	}
+	s.holds(io, id, ceph.NoSnap, s.model)
 	names := map[string]bool{}
 	for _, snap := range h.Snapshots {
 		if snap.Namespace != nil && snap.Namespace.Kind() == rbd.SnapshotTrash {
@@ -353,25 +352,35 @@ func (s *scene) equal() {
 		names[snap.Name] = true
 	}
 	for op := wire.OpTID(1); op <= s.op; op++ {
+		if op == s.flattened {
+			continue
+		}
 		if name := fmt.Sprintf("snap-%d", op); !names[name] {
 			s.t.Errorf("%s is missing", name)
 		}
 	}
 }
 
-// trustedLocal retries what the chaos spoils.
-func (s *scene) trustedLocal() rados.IOContext {
-	return retrying{must(s.local.Connect().Open(s.t.Context(), "rbd", ""))(s.t)}
+// holds compares an image at a snapshot, or its head, with what it ought to hold.
+func (s *scene) holds(io rados.IOContext, id string, snap ceph.SnapID, want []byte) {
+	s.t.Helper()
+	r := must(image.OpenReader(s.t.Context(), io, id, snap))(s.t)
+	defer r.Close()
+	got := image.Flat(must(r.Read(s.t.Context(), 0, r.Size()))(s.t), 0, r.Size())
+	if !bytes.Equal(got, want) {
+		at := 0
+		for at < min(len(got), len(want)) && got[at] == want[at] {
+			at++
+		}
+		s.t.Fatalf("image %s at snapshot %d has %d bytes and differs from byte %d on; it should have %d", id, snap, len(got), at, len(want))
+	}
 }
 
-type retrying struct{ rados.IOContext }
-
-func (r retrying) Read(ctx context.Context, object string, op *rados.ReadOp) error {
-	for {
-		if err := r.IOContext.Read(ctx, object, op); !errors.Is(err, syscall.ETIMEDOUT) {
-			return err
-		}
-	}
+// trustedLocal is a connection without chaos.
+func (s *scene) trustedLocal() rados.IOContext {
+	client := s.local.Connect()
+	s.trusted.Store(client, true)
+	return must(client.Open(s.t.Context(), "rbd", ""))(s.t)
 }
 
 func (s *scene) stop(w *worker) {

@@ -2,6 +2,7 @@ package replayer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -72,6 +73,7 @@ type performer struct {
 	ear          atomic.Pointer[journal.Tailer] // tailer, for Heard
 	readErr      error                          // met behind entries that were delivered; the next read's result
 	snaps        *snapMap
+	doubted      time.Time // see trusts
 
 	wanted   atomic.Pointer[string] // the name that the local image is to get
 	renaming atomic.Bool            // keepRenaming runs
@@ -91,6 +93,10 @@ func (p *performer) Perform(ctx context.Context, e core.Effect) core.Msg {
 		defer cancel()
 	}
 	m, err := p.dispatch(ctx, e)
+	var wait *WaitError
+	if errors.As(err, &wait) {
+		return core.MustWait{State: in, Operator: wait.Operator, Err: wait}
+	}
 	if err != nil {
 		_, reading := e.(core.ReadEntries)
 		return core.Failed{State: in, Reading: reading, Class: rados.Classify(err), Err: err}

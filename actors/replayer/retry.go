@@ -10,6 +10,7 @@ import (
 // Pauses before a stopped image looks again. The looks cost a handful of small reads.
 const (
 	recheckRole  = 5 * time.Second // somebody may promote or demote
+	recheckOther = 2 * time.Second // another image gets on; each look costs some ten small reads
 	recheckSplit = 10 * time.Second
 	recheckStuck = 30 * time.Second // a person has to act (rbd_mirror_image_state_check_interval)
 	soon         = 100 * time.Millisecond
@@ -26,6 +27,10 @@ func Retry(cause core.StopCause, failures int, jitter float64) (time.Duration, b
 	case core.RemoteGone, core.ResyncWanted, core.Removing:
 		return soon, true // the local copy was removed, or is to be
 	case core.LocalIsPrimary, core.LocalDisabling, core.RemoteNotPrimary, core.RemoteDemoted, core.ForcePromoted:
+		return spread(recheckRole, jitter), true
+	case core.AwaitingImage:
+		return spread(recheckOther, jitter), true
+	case core.AwaitingOperator:
 		return spread(recheckRole, jitter), true
 	case core.SplitBrained, core.PeerDisconnected, core.EntriesMissed, core.WrongPeerImage:
 		return spread(recheckSplit, jitter), true // an operator asks for a resync, and watches

@@ -97,6 +97,9 @@ func (a *Actor) status(now time.Time) (state, description string) {
 		if cause.IsError() {
 			return stateError, a.account(true).String()
 		}
+		if cause.Reason == core.AwaitingImage {
+			return stateStartingReplay, a.account(true).String()
+		}
 		return stateStoppingReplay, strings.TrimSuffix("stopping replay: "+report.Bounded(report.OneLine(cause.Text), maxCause), ": ")
 	case core.Stopped:
 		if a.paused && a.asked != "" {
@@ -116,6 +119,8 @@ func stoppedState(cause core.StopCause) string {
 	switch {
 	case cause.Reason == core.RemoteNotPrimary:
 		return stateUnknown
+	case cause.Reason == core.AwaitingImage:
+		return stateStartingReplay
 	case cause.IsError():
 		return stateError
 	}
@@ -126,7 +131,8 @@ func stoppedState(cause core.StopCause) string {
 // whether the reason has gone.
 func looksOnly(cause core.StopCause) bool {
 	switch cause.Reason {
-	case core.LocalIsPrimary, core.LocalDisabling, core.RemoteNotPrimary, core.RemoteDemoted, core.ForcePromoted:
+	case core.LocalIsPrimary, core.LocalDisabling, core.RemoteNotPrimary, core.RemoteDemoted, core.ForcePromoted,
+		core.AwaitingImage:
 		return true
 	}
 	return false

@@ -5,6 +5,7 @@ import (
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/image"
 	imagesync "github.com/rbdwarden/rbdwarden/image/sync"
 	"github.com/rbdwarden/rbdwarden/journal"
 )
@@ -19,6 +20,12 @@ func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
 	defer release()
 	p.notify(core.SyncProgressed{})
 	meta := e.Meta
+	var parent image.CloneOf
+	defer func() {
+		if parent.IO != nil {
+			parent.IO.Close()
+		}
+	}()
 	err = p.withRemoteJournal(ctx, e.RemoteImageID, func(j *journal.Journal) error {
 		if len(e.Meta.SyncPoints) == 0 {
 			if err := p.skipWhatTheSyncCovers(ctx, j); err != nil {
@@ -29,6 +36,13 @@ func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
 		meta, err = imagesync.Run(ctx, imagesync.Job{
 			Remote: p.Remote.IO, RemoteID: e.RemoteImageID, Snapshots: p.RemoteSnapshots(e.RemoteImageID),
 			Local: p.local.image, LocalPool: p.Local.IO, MirrorUUID: p.Local.MirrorUUID, Meta: e.Meta,
+			Parent: func(ctx context.Context) (image.CloneOf, error) {
+				h, err := image.ReadHeader(ctx, p.Remote.IO, e.RemoteImageID)
+				if err == nil && parent.IO == nil {
+					parent, err = p.localParent(ctx, h)
+				}
+				return parent, err
+			},
 			Save: func(ctx context.Context, meta wire.MirrorPeerClientMeta) error {
 				return j.UpdateClient(ctx, p.Local.MirrorUUID, meta)
 			},

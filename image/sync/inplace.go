@@ -51,7 +51,7 @@ func (k keeper) hides(n image.ObjectNumber, is rbd.ObjectState) bool {
 }
 
 // keepers lists the remote snapshots before the sync point that have a local one of
-// the same name and size, oldest first, up to the first that has none, or one out of
+// the same name, size and share of a parent, oldest first, up to the first that has none, or one out of
 // order.
 func keepers(remote, local []image.Snapshot, end ceph.SnapID) []keeper {
 	var out []keeper
@@ -66,7 +66,7 @@ func keepers(remote, local []image.Snapshot, end ceph.SnapID) []keeper {
 				here = &local[k]
 			}
 		}
-		if here == nil || here.ImageSize != s.ImageSize || len(out) > 0 && here.ID < out[len(out)-1].local {
+		if here == nil || here.ImageSize != s.ImageSize || sharing(here) != sharing(s) || len(out) > 0 && here.ID < out[len(out)-1].local {
 			break
 		}
 		out = append(out, keeper{remote: s.ID, local: here.ID, size: s.ImageSize})

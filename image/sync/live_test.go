@@ -422,9 +422,9 @@ func (m mortal) SetObjectMapState(ctx context.Context, snap ceph.SnapID, start, 
 	return m.spend(func() error { return m.Image.SetObjectMapState(ctx, snap, start, end, state) })
 }
 
-func (m mortal) SnapCreateWithSize(ctx context.Context, ns rbd.SnapshotNamespace, name string, size uint64) (id ceph.SnapID, out image.Outcome, err error) {
+func (m mortal) SnapCreateWithSize(ctx context.Context, ns rbd.SnapshotNamespace, name string, size uint64, share image.Sharing) (id ceph.SnapID, out image.Outcome, err error) {
 	err = m.spend(func() error {
-		id, out, err = m.Image.SnapCreateWithSize(ctx, ns, name, size)
+		id, out, err = m.Image.SnapCreateWithSize(ctx, ns, name, size, share)
 		return err
 	})
 	return id, out, err

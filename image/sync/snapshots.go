@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"syscall"
 
 	"github.com/rbdwarden/rbdwarden/ceph"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
@@ -18,6 +19,7 @@ type snapshotChange struct {
 	name   string
 	remote ceph.SnapID // create: the snapshot to make a copy of
 	size   uint64      // create: bytes
+	share  image.Sharing
 }
 
 type changeKind uint8
@@ -33,6 +35,12 @@ const (
 // the sync point. seqs maps remote ids to local ones: a local snapshot that is not in
 // it is of unknown content (an attempt ended before it could record it) and is made
 // again. One whose original is gone stays: the journal has its removal.
+//
+// A flatten with deep flatten changes snapshots, too: afterwards they have objects of
+// their own where they shared the parent's. A copy that was begun before it, up to a sync
+// point that is lost, has objects whose older states can not be written any more, so such
+// snapshots are made again. While the sync point is there the copy goes on as it began,
+// with the parent: the journal has the flatten, which brings over what is missing.
 func planSnapshots(remote, local []image.Snapshot, seqs map[ceph.SnapID]ceph.SnapID, end ceph.SnapID) []snapshotChange {
 	original := make(map[ceph.SnapID]*image.Snapshot) // by local id
 	known := make(map[ceph.SnapID]bool)               // local ids
@@ -42,17 +50,20 @@ func planSnapshots(remote, local []image.Snapshot, seqs map[ceph.SnapID]ceph.Sna
 	}
 	var unprotect, remove, create, protect []snapshotChange
 	there := make(map[ceph.SnapID]*image.Snapshot)
+	resumed := byID(local, seqs[end]) != nil
 	for i := range local {
 		l := &local[i]
-		there[l.ID] = l
-		if l.Protection != rbd.Unprotected {
-			if o := original[l.ID]; o == nil || o.Protection == rbd.Unprotected {
-				unprotect = append(unprotect, snapshotChange{kind: unprotectSnapshot, name: l.Name})
-			}
+		o := original[l.ID]
+		flattened := o != nil && isUser(o) && o.Attached != l.Attached && !resumed
+		again := isUser(l) && (!known[l.ID] || flattened)
+		if l.Protection != rbd.Unprotected && (again || o == nil || o.Protection == rbd.Unprotected) {
+			unprotect = append(unprotect, snapshotChange{kind: unprotectSnapshot, name: l.Name})
 		}
-		if isUser(l) && !known[l.ID] {
+		if again {
 			remove = append(remove, snapshotChange{kind: removeSnapshot, name: l.Name})
+			continue
 		}
+		there[l.ID] = l
 	}
 	for i := range remote {
 		s := &remote[i]
@@ -61,7 +72,7 @@ func planSnapshots(remote, local []image.Snapshot, seqs map[ceph.SnapID]ceph.Sna
 		}
 		l := there[seqs[s.ID]]
 		if l == nil {
-			create = append(create, snapshotChange{kind: createSnapshot, name: s.Name, remote: s.ID, size: s.ImageSize})
+			create = append(create, snapshotChange{kind: createSnapshot, name: s.Name, remote: s.ID, size: s.ImageSize, share: sharing(s)})
 		}
 		if s.Protection == rbd.Protected && (l == nil || l.Protection == rbd.Unprotected) {
 			name := s.Name
@@ -77,6 +88,28 @@ func planSnapshots(remote, local []image.Snapshot, seqs map[ceph.SnapID]ceph.Sna
 
 func isUser(s *image.Snapshot) bool {
 	return s.Namespace == nil || s.Namespace.Kind() == rbd.SnapshotUser
+}
+
+// sharing is what a snapshot shares with the parent.
+func sharing(s *image.Snapshot) image.Sharing {
+	return image.Sharing{Attached: s.Attached, Overlap: s.Overlap}
+}
+
+// needParent gives the local image its parent back, if a state to come needs it: it was
+// lost with the last snapshot of an earlier attempt.
+func (r *transfer) needParent(ctx context.Context, share image.Sharing) error {
+	if !share.Attached || r.Local.Header().Parent.Exists() {
+		return nil
+	}
+	if r.Parent == nil {
+		return &image.ParentError{ImageID: r.RemoteID, Parent: r.remote.Parent, Err: syscall.ENOENT}
+	}
+	parent, err := r.Parent(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = r.Local.AttachParent(ctx, parent)
+	return err
 }
 
 func byID(snaps []image.Snapshot, id ceph.SnapID) *image.Snapshot {
@@ -103,7 +136,9 @@ func (r *transfer) copySnapshots(ctx context.Context, end ceph.SnapID) error {
 		case removeSnapshot:
 			_, err = r.Local.SnapRemove(ctx, user, c.name)
 		case createSnapshot:
-			seqs[c.remote], _, err = r.Local.SnapCreateWithSize(ctx, user, c.name, c.size)
+			if err = r.needParent(ctx, c.share); err == nil {
+				seqs[c.remote], _, err = r.Local.SnapCreateWithSize(ctx, user, c.name, c.size, c.share)
+			}
 		case protectSnapshot:
 			_, err = r.Local.SnapProtect(ctx, user, c.name)
 		}

@@ -20,11 +20,12 @@ import (
 // Local is what the sync does to the local image: *image.Image.
 type Local interface {
 	Header() *image.Header
-	SnapCreateWithSize(ctx context.Context, ns rbd.SnapshotNamespace, name string, size uint64) (ceph.SnapID, image.Outcome, error)
+	SnapCreateWithSize(ctx context.Context, ns rbd.SnapshotNamespace, name string, size uint64, share image.Sharing) (ceph.SnapID, image.Outcome, error)
 	SnapRemove(ctx context.Context, ns rbd.SnapshotNamespace, name string) (image.Outcome, error)
 	SnapProtect(ctx context.Context, ns rbd.SnapshotNamespace, name string) (image.Outcome, error)
 	SnapUnprotect(ctx context.Context, ns rbd.SnapshotNamespace, name string) (image.Outcome, error)
-	SetHead(ctx context.Context, size uint64) (image.Outcome, error)
+	SetHead(ctx context.Context, size uint64, share image.Sharing) (image.Outcome, error)
+	AttachParent(ctx context.Context, c image.CloneOf) (image.Outcome, error)
 	WriteObject(ctx context.Context, n image.ObjectNumber, op *rados.WriteOp) error
 	SetObjectMapState(ctx context.Context, snap ceph.SnapID, start, end image.ObjectNumber, state rbd.ObjectState) error
 	MetadataSet(ctx context.Context, key string, value []byte) (image.Outcome, error)
@@ -56,6 +57,9 @@ type Job struct {
 	Snapshots Snapshots       // of the remote image
 	Local     Local           // open, not primary; its exclusive lock is ours
 	LocalPool rados.IOContext // the pool and namespace of the local image's header
+	// Parent finds the local parent of a clone, for the case that the local image has
+	// lost it. It may be nil if the remote image is no clone.
+	Parent func(ctx context.Context) (image.CloneOf, error)
 
 	MirrorUUID string // of the local pool: names our sync points
 	// Meta is our client record in the remote journal.
@@ -200,9 +204,6 @@ func (r *transfer) readRemote(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.HasParent() {
-		return &image.CloneError{ImageID: h.ID, Parent: h.Parent}
-	}
 	r.remote = h
 	return nil
 }
@@ -281,7 +282,7 @@ func (r *transfer) copy(ctx context.Context) error {
 	if err := r.copySnapshots(ctx, end.ID); err != nil {
 		return err
 	}
-	if _, err := r.Local.SetHead(ctx, end.ImageSize); err != nil {
+	if err := r.setHead(ctx, end); err != nil {
 		return err
 	}
 	if err := newCopier(r, end, fresh).copyAll(ctx); err != nil {
@@ -308,6 +309,18 @@ func (r *transfer) copyFeatures(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// setHead makes the head like the local copy of the sync point. On a resumed sync that
+// may differ from the sync point: the remote image was flattened meanwhile, with its
+// snapshots. What was copied before that needs the parent, until the flatten is replayed.
+func (r *transfer) setHead(ctx context.Context, end *image.Snapshot) error {
+	local := byID(r.Local.Header().Snapshots, ceph.SnapID(r.Meta.SnapSeqs[uint64(end.ID)]))
+	if local == nil {
+		return fmt.Errorf("snapshot %d has no local copy", end.ID) // cannot be: it was just made or found
+	}
+	_, err := r.Local.SetHead(ctx, end.ImageSize, sharing(local))
+	return err
 }
 
 // copySettings brings metadata and snapshot limit over, as they are now: the journal has

@@ -53,6 +53,50 @@ func TestPlanSnapshots(t *testing.T) {
 	}
 }
 
+func attached(s *image.Snapshot) { s.Attached, s.Overlap = true, s.ImageSize }
+
+// A flatten between two sync points makes older snapshots of the copy useless; one after
+// the sync point does not.
+func TestPlanSnapshotsOfClones(t *testing.T) {
+	share := func(id ceph.SnapID) image.Sharing { return image.Sharing{Attached: true, Overlap: uint64(id) << 20} }
+	for _, tc := range []struct {
+		name          string
+		remote, local []image.Snapshot
+		seqs          map[ceph.SnapID]ceph.SnapID
+		want          []snapshotChange
+	}{
+		{
+			"new", []image.Snapshot{snapshot(1, "a", attached), snapshot(5, "sync")}, nil, nil,
+			[]snapshotChange{
+				{kind: createSnapshot, name: "a", remote: 1, size: 1 << 20, share: share(1)}, {kind: createSnapshot, name: "sync", remote: 5, size: 5 << 20},
+			},
+		},
+		{
+			"not flattened, new sync point", []image.Snapshot{snapshot(1, "a", attached), snapshot(5, "sync", attached)},
+			[]image.Snapshot{snapshot(10, "a", attached), snapshot(11, "old sync", attached)}, map[ceph.SnapID]ceph.SnapID{1: 10, 4: 11},
+			[]snapshotChange{{kind: createSnapshot, name: "sync", remote: 5, size: 5 << 20, share: share(5)}},
+		},
+		{
+			"flattened, new sync point", []image.Snapshot{snapshot(1, "a", protected), snapshot(5, "sync")},
+			[]image.Snapshot{snapshot(10, "a", attached, protected), snapshot(11, "old sync", attached)}, map[ceph.SnapID]ceph.SnapID{1: 10, 4: 11},
+			[]snapshotChange{
+				{kind: unprotectSnapshot, name: "a"}, {kind: removeSnapshot, name: "a"},
+				{kind: createSnapshot, name: "a", remote: 1, size: 1 << 20}, {kind: createSnapshot, name: "sync", remote: 5, size: 5 << 20},
+				{kind: protectSnapshot, name: "a"},
+			},
+		},
+		{
+			"flattened after the sync point", []image.Snapshot{snapshot(1, "a"), snapshot(5, "sync")},
+			[]image.Snapshot{snapshot(10, "a", attached), snapshot(11, "sync", attached)}, map[ceph.SnapID]ceph.SnapID{1: 10, 5: 11}, nil,
+		},
+	} {
+		got := planSnapshots(tc.remote, tc.local, tc.seqs, 5)
+		if d := cmp.Diff(tc.want, got, cmp.AllowUnexported(snapshotChange{})); d != "" {
+			t.Errorf("%s: -want +got\n%s", tc.name, d)
+		}
+	}
+}
+
 func TestPlanVersions(t *testing.T) {
 	remote := &image.Header{
 		Layout:    image.Layout{Order: 20},

@@ -127,6 +127,12 @@ func (c *Core) stepRunning(m Msg) {
 			return
 		}
 		c.stop(StopCause{Reason: EffectFailed, Text: failureText(m), Class: m.Class, Err: m.Err, In: m.State})
+	case MustWait:
+		cause := StopCause{Reason: AwaitingImage, Text: m.Err.Error(), Err: m.Err, In: m.State}
+		if m.Operator {
+			cause.Reason = AwaitingOperator
+		}
+		c.stop(cause)
 	case LockLost:
 		c.stop(StopCause{Reason: LockWasLost, Text: "lost exclusive lock", Err: m.Err})
 	case LocalJournalChanged:

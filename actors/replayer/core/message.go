@@ -92,6 +92,14 @@ type Failed struct {
 	Err     error
 }
 
+// MustWait is the result of an effect that another image has to get ahead of: nothing
+// failed, it is too early.
+type MustWait struct {
+	State    State // that asked for the effect
+	Operator bool  // it does not come by itself
+	Err      error // says what for
+}
+
 // Results of the bootstrap's effects.
 type (
 	// LocalPrepared answers PrepareLocal.
@@ -254,6 +262,7 @@ func (CommitDue) msg()            {}
 func (SyncProgressed) msg()       {}
 func (OperationProgressed) msg()  {}
 func (Failed) msg()               {}
+func (MustWait) msg()             {}
 func (LocalPrepared) msg()        {}
 func (RemotePrepared) msg()       {}
 func (RemoteClientsRead) msg()    {}

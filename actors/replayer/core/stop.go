@@ -30,6 +30,10 @@ const (
 	WrongPeerImage // our client in the remote journal belongs to another local image
 	Unsupported    // a kind of image or mirroring that is not handled
 	EffectFailed   // see Err and Class
+	// AwaitingImage: another image has to get on first: a clone's parent, or the clones
+	// of a snapshot that is to be unprotected.
+	AwaitingImage
+	AwaitingOperator // the same, but that will not happen by itself
 )
 
 var stopNames = [...]string{
@@ -38,6 +42,7 @@ var stopNames = [...]string{
 	RemoteMissing: "remote image missing", NothingToDo: "mirror image no longer exists", SplitBrained: "split-brain", ResyncWanted: "resync requested",
 	PeerDisconnected: "disconnected", EntriesMissed: "entries missed", Removing: "removing the local image", RemoteDemoted: "remote image demoted", ForcePromoted: "force promoted",
 	LockWasLost: "lost exclusive lock", WrongPeerImage: "wrong peer image", Unsupported: "unsupported", EffectFailed: "failed",
+	AwaitingImage: "waiting for another image", AwaitingOperator: "waiting for an operator",
 }
 
 func (r StopReason) String() string {
@@ -53,7 +58,7 @@ type StopCause struct {
 	Text   string      // for the status; in rbd-mirror's words where it has some
 	In     State       // where the image was
 	Class  rados.Class // valid for EffectFailed
-	Err    error       // valid for EffectFailed and LockWasLost
+	Err    error       // valid for EffectFailed, LockWasLost and Awaiting...
 	// Remove says that the local copy has to go. It is decided in the bootstrap only,
 	// from what both sites say at that moment: the primary was removed, or a new copy
 	// was asked for and there is a primary to copy.
@@ -63,7 +68,8 @@ type StopCause struct {
 // IsError tells whether the status should say "error" rather than "stopped".
 func (c StopCause) IsError() bool {
 	switch c.Reason {
-	case SplitBrained, PeerDisconnected, EntriesMissed, LockWasLost, EffectFailed, WrongPeerImage, Unsupported, RemoteMissing:
+	case SplitBrained, PeerDisconnected, EntriesMissed, LockWasLost, EffectFailed, WrongPeerImage, Unsupported, RemoteMissing,
+		AwaitingOperator:
 		return true
 	}
 	return false
@@ -75,7 +81,7 @@ func (c StopCause) IsError() bool {
 // committed is replayed again, which changes nothing.
 func (c StopCause) worthCommitting() bool {
 	switch c.Reason {
-	case StopRequested:
+	case StopRequested, AwaitingImage:
 		return true
 	case EffectFailed:
 		return c.Class == rados.Corrupt || c.Class == rados.Permanent
