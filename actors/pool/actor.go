@@ -33,6 +33,9 @@ type Remote struct {
 	replayer.Site
 	Status StatusSink // on the remote site
 	Socket string     // admin socket of the connection, "" if it has none
+	// Changed is closed when the peer is another than before: its pool has another mirror
+	// uuid. The pool's actor ends then, and its successor connects anew.
+	Changed <-chan struct{}
 	// Close ends the connection.
 	Close func()
 }
@@ -269,6 +272,17 @@ func (p *Pool) connected(c actor.Context, r *Remote) {
 	}
 	p.remote, p.failures, p.trouble, p.callouts = r, 0, "", nil
 	p.opt.Log.Info().Str("peer", p.opt.Peer.Site).Msg("connected to the peer")
+	if r.Changed != nil {
+		self, system, done := c.Self(), c.ActorSystem(), make(chan struct{})
+		p.stops = append(p.stops, func() { close(done) })
+		go func() {
+			select {
+			case <-r.Changed:
+				system.Root.Send(self, Stop{})
+			case <-done:
+			}
+		}()
+	}
 	p.watch(c, p.opt.Local.IO)
 	p.watch(c, r.IO)
 	p.list(c)

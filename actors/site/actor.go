@@ -92,17 +92,27 @@ type poolState struct {
 	leading  bool
 	leader   string // who leads instead
 	release  chan struct{}
-	stopped  bool // by an operator
-	children map[childKey]*actor.PID
+	stopped  bool                    // by an operator
+	children map[childKey]*actor.PID // nil: being prepared
 	trouble  string
 	calls    []mirror.Callout // what of it belongs into the service map
 }
 
-// childKey names the actor of a namespace with a peer.
+// childKey names the actor of a namespace with a peer. What differs in any of it needs
+// another actor.
 type childKey struct {
 	pool      int64
 	namespace string
-	peer      string // uuid
+	peer      string // uuid of the peer's record
+	as        string // site and client of the peer's record
+	uuid      string // mirror uuid of the local pool
+}
+
+func (p *poolState) key(namespace string, peer cephmirror.Peer) childKey {
+	return childKey{
+		pool: p.found.Pool.Pool.ID, namespace: namespace, peer: peer.UUID, as: peer.ClientName + "@" + peer.SiteName,
+		uuid: p.found.Pool.MirrorUUID,
+	}
 }
 
 // Messages of the actor to itself.
@@ -336,7 +346,7 @@ func (s *Site) reconcile(c actor.Context, p *poolState) {
 	}
 	want := map[childKey]bool{}
 	for _, ns := range p.found.Namespaces {
-		key := childKey{p.found.Pool.Pool.ID, ns, peer.UUID}
+		key := p.key(ns, peer)
 		want[key] = true
 		if p.occupied(ns) || s.waitsForRestart(key) {
 			continue

@@ -30,9 +30,12 @@ type life struct {
 
 // panicked notes why a pool's actor is about to end.
 func (s *Site) panicked(m pool.Panicked) {
-	key := childKey{m.Key.PoolID, m.Key.Namespace, m.PeerUUID}
-	if l := s.lives[key]; l != nil {
-		l.panic = &m
+	if p := s.pools[m.Key.PoolID]; p != nil {
+		for key := range p.children { // at most one of a namespace
+			if l := s.lives[key]; l != nil && key.namespace == m.Key.Namespace && key.peer == m.PeerUUID {
+				l.panic = &m
+			}
+		}
 	}
 	s.opt.Log.Error().Stringer("pool", m.Key).Str("panic", m.Value).Str("stack", m.Stack).Msg("a pool's actor panicked")
 }

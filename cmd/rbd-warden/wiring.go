@@ -203,14 +203,22 @@ func (w *wiring) connectPeer(ctx context.Context, found mirrorpool.Pool, namespa
 		return nil, &pool.ConnectError{Words: pool.NoRemotePoller, Level: report.LevelError, Err: err}
 	}
 	ping, stop := context.WithCancel(context.Background())
+	changed := make(chan struct{})
 	go func() {
 		for {
 			select {
 			case <-ping.Done():
 				return
 			case <-time.After(mirrorpool.PollInterval):
-				if _, err := pingPeer(ping, c, io, found, site); err != nil && ping.Err() == nil {
+				now, err := pingPeer(ping, c, io, found, site)
+				switch {
+				case ping.Err() != nil:
+				case err != nil:
 					log.Warn().Err(err).Msg("cannot ping the peer")
+				case now.MirrorUUID != who.MirrorUUID:
+					log.Warn().Str("was", who.MirrorUUID).Str("is", now.MirrorUUID).Msg("mirroring of the peer's pool was set up anew")
+					close(changed)
+					return
 				}
 			}
 		}
@@ -218,7 +226,7 @@ func (w *wiring) connectPeer(ctx context.Context, found mirrorpool.Pool, namespa
 	return &pool.Remote{
 		Site:   replayer.Site{IO: io, MirrorUUID: who.MirrorUUID},
 		Status: newStatusSink(io, found.MirrorUUID, log),
-		Socket: socketOf(c),
+		Socket: socketOf(c), Changed: changed,
 		Close: func() {
 			stop()
 			io.Close()
