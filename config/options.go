@@ -70,6 +70,7 @@ type Warden struct {
 	OSDTimeout        time.Duration
 	MonTimeout        time.Duration
 	ConnectTimeout    time.Duration
+	ResyncInPlace     bool
 }
 
 // table describes every option. Types, defaults and bounds of Ceph's own are those
@@ -250,4 +251,7 @@ var wardenTable = []Option{
 	{Name: "rbd_warden_connect_timeout", Type: Duration, Default: "30", Min: 1,
 		About: "time after which an attempt to connect to a cluster is given up",
 		field: func(o *Options) any { return &o.Warden.ConnectTimeout }},
+	{Name: "rbd_warden_resync_in_place", Type: Bool, Default: "true",
+		About: "keep the old copy in a re-sync and copy what differs, instead of everything",
+		field: func(o *Options) any { return &o.Warden.ResyncInPlace }},
 }

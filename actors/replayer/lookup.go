@@ -102,6 +102,11 @@ func (p *performer) prepareLocal(ctx context.Context) (core.Msg, error) {
 		return nil, err
 	}
 	local.ResyncAfterDisconnect = o.ResyncAfterDisconnect
+	if local.ResyncRequested || local.ResyncAfterDisconnect {
+		if local.ResyncInPlace, err = p.resyncsInPlace(ctx, id, o); err != nil {
+			return nil, err
+		}
+	}
 	return core.LocalPrepared{Local: local}, nil
 }
 

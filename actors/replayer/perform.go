@@ -45,6 +45,9 @@ type Resources struct {
 	Mirroring image.MirroringOptions
 	// Trashed is called when a local image was moved to the trash.
 	Trashed func()
+	// ResyncInPlace keeps the copy in a re-sync unless the request says otherwise
+	// (rbd_warden_resync_in_place).
+	ResyncInPlace bool
 	// CheckpointInterval is the time between two records of a sync's progress.
 	CheckpointInterval time.Duration
 	Log                zerolog.Logger
@@ -124,6 +127,10 @@ func (p *performer) dispatch(ctx context.Context, e core.Effect) (core.Msg, erro
 		return p.createLocal(ctx, e.ImageID)
 	case core.OpenLocal:
 		return p.openLocal(ctx, e.ImageID)
+	case core.StartResync:
+		return p.startResync(ctx, e.RemoteImageID)
+	case core.FinishResync:
+		return p.finishResync(ctx)
 	case core.ReadRemoteTags:
 		return p.readRemoteTags(ctx, e)
 	case core.Sync:
@@ -177,6 +184,10 @@ func effectState(e core.Effect) (in core.State, unbounded bool) {
 		return core.CreateLocalImage, false
 	case core.OpenLocal:
 		return core.OpenLocalImage, false
+	case core.StartResync:
+		return core.BeginResync, false
+	case core.FinishResync:
+		return core.EndResync, false
 	case core.ReadRemoteTags:
 		return core.GetRemoteTags, false
 	case core.Sync:

@@ -92,7 +92,12 @@ func (a *Actor) status(now time.Time) (state, description string) {
 	case core.Replaying, core.GetRemoteTag, core.AllocateLocalTag:
 		return stateReplaying, "replaying, " + a.replayDescription(now)
 	case core.ImageSync:
+		if a.core.InPlace() {
+			return stateSyncing, inPlaceDescription(a.core.Sync())
+		}
 		return stateSyncing, "bootstrapping, IMAGE_SYNC/" + syncDescription(a.core.Sync())
+	case core.BeginResync, core.EndResync:
+		return stateSyncing, "resyncing in place, " + s.String()
 	case core.Stopping, core.CloseLocalImage, core.RemoveLocalImage:
 		if cause.IsError() {
 			return stateError, a.account(true).String()

@@ -19,7 +19,7 @@ func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
 	}
 	defer release()
 	p.notify(core.SyncProgressed{})
-	meta := e.Meta
+	meta, last := e.Meta, imagesync.Progress{}
 	var parent image.CloneOf
 	defer func() {
 		if parent.IO != nil {
@@ -49,15 +49,20 @@ func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
 			Copied: func(ctx context.Context, point wire.SyncPoint) error {
 				return p.skipToSyncPoint(ctx, j, point.SnapName)
 			},
+			InPlace: e.InPlace, TrustMap: e.TrustMap,
 			Limits: p.SyncLimits, Checkpoint: p.CheckpointInterval,
 			Progress: func(pr imagesync.Progress) {
-				p.notify(core.SyncProgressed{ObjectsDone: pr.ObjectsDone, ObjectsTotal: pr.ObjectsTotal, Bytes: pr.BytesRead})
+				p.notify(core.SyncProgressed{ObjectsDone: pr.ObjectsDone, ObjectsTotal: pr.ObjectsTotal, Bytes: pr.BytesRead, BytesCompared: pr.BytesCompared})
+				last = pr
 			},
 		})
 		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	if e.InPlace {
+		p.Log.Info().Uint64("compared_bytes", last.BytesCompared).Uint64("copied_bytes", last.BytesRead).Msg("re-synced in place")
 	}
 	return core.Synced{Meta: meta}, nil
 }

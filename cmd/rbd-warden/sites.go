@@ -206,6 +206,10 @@ func (s copySite) role(ctx context.Context) (journalRole, error) {
 		return journalRole{}, err
 	}
 	defer j.Close()
+	return roleIn(ctx, j)
+}
+
+func roleIn(ctx context.Context, j *journal.Journal) (journalRole, error) {
 	meta, err := j.ImageMeta(ctx)
 	if err != nil {
 		return journalRole{}, err

@@ -295,6 +295,7 @@ func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, 
 			ResyncAfterDisconnect: w.options.ResyncAfterDisconnect,
 		},
 		Trashed:            trashed,
+		ResyncInPlace:      w.options.Warden.ResyncInPlace,
 		CheckpointInterval: min(w.options.SyncPointUpdateAge, 5*time.Second),
 		Log:                log,
 	}

@@ -73,7 +73,7 @@ func (r Result) Equal() bool { return r.SizeA == r.SizeB && r.ObjectsDiffering =
 // and with a *ChangedError if a snapshot is removed meanwhile: a removed snapshot's
 // objects look like holes.
 func Images(ctx context.Context, job Job) (Result, error) {
-	if !sameLayout(job.A.Header.Layout, job.B.Header.Layout) {
+	if !SameLayout(job.A.Header.Layout, job.B.Header.Layout) {
 		return Result{}, &LayoutError{Image: job.A.Header.ID, Here: job.A.Header.Layout, Other: job.B.Header.ID, There: job.B.Header.Layout}
 	}
 	a, err := openState(ctx, job.A)

@@ -33,8 +33,8 @@ func (e *LayoutError) Error() string {
 // Unwrap is EOPNOTSUPP.
 func (e *LayoutError) Unwrap() error { return syscall.EOPNOTSUPP }
 
-// sameLayout tells whether objects of the same number hold the same bytes of the image.
-func sameLayout(a, b image.Layout) bool {
+// SameLayout tells whether objects of the same number hold the same bytes of the image.
+func SameLayout(a, b image.Layout) bool {
 	return a.Order == b.Order && a.Fancy() == b.Fancy() &&
 		(!a.Fancy() || a.StripeUnit == b.StripeUnit && a.StripeCount == b.StripeCount)
 }
@@ -104,7 +104,7 @@ func openLayer(ctx context.Context, io rados.IOContext, h *image.Header, snap ce
 	if err != nil {
 		return nil, fmt.Errorf("parent: %w", err)
 	}
-	if !sameLayout(h.Layout, parent.Layout) {
+	if !SameLayout(h.Layout, parent.Layout) {
 		return nil, &LayoutError{Image: h.ID, Here: h.Layout, Other: parent.ID, There: parent.Layout}
 	}
 	s.parent, err = openLayer(ctx, parentIO, parent, h.Parent.Snap, depth-1)

@@ -134,15 +134,23 @@ func (r *transfer) adopt(ctx context.Context, end *image.Snapshot) error {
 		r.Meta.SnapSeqs[uint64(k.remote)] = uint64(k.local)
 		p.kept[k.local] = true
 	}
-	if h.SnapLimit != rbd.NoSnapshotLimit { // it could be in the way
-		if _, err := r.Local.SnapSetLimit(ctx, rbd.NoSnapshotLimit); err != nil {
+	// What no version needs goes by the book; what only older ones need, with their steps.
+	need := end.ImageSize
+	for _, s := range r.remote.Snapshots {
+		if _, kept := r.Meta.SnapSeqs[uint64(s.ID)]; s.ID < end.ID && isUser(&s) && !kept {
+			need = max(need, s.ImageSize)
+		}
+	}
+	if h.Size > need {
+		if _, err := r.Local.Resize(ctx, need); err != nil {
 			return err
 		}
 	}
-	if h.Size > end.ImageSize {
-		if _, err := r.Local.Resize(ctx, end.ImageSize); err != nil {
-			return err
-		}
+	// The head's object map is cut to the sync point's size, which is refused while it has
+	// objects beyond. They go with their steps; until then nobody believes the map.
+	from, to := h.Layout.ObjectCount(end.ImageSize), h.Layout.ObjectCount(r.Local.Header().Size)
+	if err := r.Local.SetObjectMapState(ctx, ceph.NoSnap, image.ObjectNumber(from), image.ObjectNumber(to), rbd.ObjectNonexistent); err != nil {
+		return err
 	}
 	// Recorded with the snapshots, before any object beyond the end can be written.
 	r.Meta.SyncObjectCount = max(p.objects, r.remote.Layout.ObjectCount(end.ImageSize))

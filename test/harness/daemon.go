@@ -114,6 +114,9 @@ func StartDaemonAs(t testing.TB, c *lab.Cluster, path, user string, flags ...str
 	return d
 }
 
+// Log is the file that the daemon logs to.
+func (d *Daemon) Log() string { return strings.TrimSuffix(d.Output, ".out") + ".log" }
+
 // PID is the daemon's process.
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 

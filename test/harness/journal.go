@@ -115,8 +115,28 @@ func (i *Image) PeerMeta(t testing.TB) (journal.MirrorPeerClientMeta, bool) {
 	if id == "" {
 		return journal.MirrorPeerClientMeta{}, false
 	}
+	peer, ok := i.clientMeta(t, i.Primary(), j.ID, id).(journal.MirrorPeerClientMeta)
+	if !ok {
+		t.Fatalf("data of the journal's client %s is of another type", id)
+	}
+	return peer, true
+}
+
+// ResyncRequested tells whether a re-sync was asked for on a cluster and is not complete.
+func (i *Image) ResyncRequested(t testing.TB, c *lab.Cluster) bool {
+	t.Helper()
+	own, ok := i.clientMeta(t, c, i.InfoOn(t, c).ID, journal.MasterClientID).(journal.ImageClientMeta)
+	if !ok {
+		t.Fatal("data of the image's own client is of another type")
+	}
+	return own.ResyncRequested
+}
+
+// clientMeta reads the data of a journal's client.
+func (i *Image) clientMeta(t testing.TB, c *lab.Cluster, journalID, id string) journal.ClientMeta {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "client")
-	Run(t, i.Primary(), "rados", append(i.Pool.place(), "getomapval", "journal."+j.ID, "client_"+id, file)...)
+	Run(t, c, "rados", append(i.Pool.place(), "getomapval", "journal."+journalID, "client_"+id, file)...)
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -136,11 +156,7 @@ func (i *Image) PeerMeta(t testing.TB) (journal.MirrorPeerClientMeta, bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	peer, ok := meta.(journal.MirrorPeerClientMeta)
-	if !ok {
-		t.Fatalf("data of the journal's client %s is %T", id, meta)
-	}
-	return peer, true
+	return meta
 }
 
 // SnapSeq is the newest snapshot id that the image on the cluster ever had: a new sync point raises the primary's.

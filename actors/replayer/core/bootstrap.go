@@ -51,6 +51,19 @@ func (c *Core) stepBootstrap(m Msg) {
 		c.remoteTagsRead(m.Tags)
 	case Synced:
 		c.boot.meta = m.Meta
+		if c.boot.inPlace {
+			c.become(EndResync, FinishResync{})
+			return
+		}
+		c.updateClientState()
+	case ResyncBegun:
+		c.resyncBegun(m)
+	case ResyncEnded:
+		c.boot.inPlace = false
+		if m.Again {
+			c.stop(StopCause{Reason: ResyncWanted, Text: "resync requested"})
+			return
+		}
 		c.updateClientState()
 	case RemoteClosed:
 		c.become(InitRemoteJournaler, InitJournaler{RemoteImageID: c.boot.remote.ImageID})
@@ -99,6 +112,11 @@ func (c *Core) remotePrepared(remote Remote) {
 		c.stop(StopCause{Reason: RemoteNotPrimary, Text: "remote image is not primary"})
 	case local.ResyncRequested && !local.Disabling && remote.Promotion == Primary:
 		// Whatever is wrong with the copy or our client, a new copy mends it.
+		if local.ResyncInPlace {
+			c.boot.inPlace = true
+			c.become(GetRemoteTagClass, ReadRemoteClients{RemoteImageID: remote.ImageID})
+			return
+		}
 		c.stop(StopCause{Reason: ResyncWanted, Text: "resync requested", Remove: true})
 	default:
 		c.become(GetRemoteTagClass, ReadRemoteClients{RemoteImageID: remote.ImageID})
@@ -129,8 +147,15 @@ func (c *Core) registerPrimary() {
 func (c *Core) remoteOpened() {
 	local := c.boot.local
 	switch {
+	case c.boot.inPlace:
+		c.become(OpenLocalImage, OpenLocal{ImageID: local.ImageID})
 	case c.boot.reg && !c.boot.connected && local.Exists && c.boot.meta.ImageID == local.ImageID:
 		if local.ResyncAfterDisconnect && c.boot.remote.Promotion == Primary && !local.Disabling {
+			if local.ResyncInPlace {
+				c.boot.inPlace = true
+				c.become(OpenLocalImage, OpenLocal{ImageID: local.ImageID})
+				return
+			}
 			c.stop(StopCause{Reason: ResyncWanted, Text: "disconnected: automatic resync", Remove: true})
 			return
 		}
@@ -207,7 +232,7 @@ func (c *Core) clientReady() {
 func (c *Core) localOpened(m LocalOpened) {
 	if m.Missing {
 		// The mirror record names an image that is not there: make a new one.
-		c.boot.local = Local{}
+		c.boot.local, c.boot.inPlace = Local{}, false
 		c.prepareClientForNewImage(false)
 		return
 	}
@@ -222,6 +247,8 @@ func (c *Core) localOpened(m LocalOpened) {
 		c.stop(StopCause{Reason: LocalIsPrimary, Text: "local image is primary"})
 	case m.TagData.MirrorUUID != c.cfg.RemoteMirrorUUID && c.boot.remote.Promotion != Primary:
 		c.stop(StopCause{Reason: RemoteNotPrimary, Text: "remote image is not primary"})
+	case c.boot.inPlace:
+		c.become(BeginResync, StartResync{RemoteImageID: c.boot.remote.ImageID})
 	case c.resyncs(m.ResyncRequested):
 		c.stop(StopCause{Reason: ResyncWanted, Text: "resync requested"})
 	case c.boot.local.Disabling:
@@ -229,6 +256,18 @@ func (c *Core) localOpened(m LocalOpened) {
 	default:
 		c.become(GetRemoteTags, ReadRemoteTags{RemoteImageID: c.boot.remote.ImageID, Class: c.boot.tagClass})
 	}
+}
+
+// resyncBegun goes on with the sync in place. The request to re-sync stays until that is
+// complete, so that a crash, and a daemon that knows nothing of this, start over.
+func (c *Core) resyncBegun(m ResyncBegun) {
+	if !m.Kept {
+		c.stop(StopCause{Reason: ResyncWanted, Text: "resync requested, the copy cannot be kept: " + m.Why, Remove: true})
+		return
+	}
+	c.boot.meta, c.boot.reg, c.boot.connected = m.Meta, true, true
+	c.boot.localTag, c.boot.link = m.TagData, Linked
+	c.become(ImageSync, Sync{RemoteImageID: c.boot.remote.ImageID, Meta: m.Meta, InPlace: true, TrustMap: m.TrustMap})
 }
 
 func (c *Core) remoteTagsRead(tags []Tag) {
@@ -293,9 +332,10 @@ func (c *Core) localJournalChanged(p Promotion, resync bool) {
 
 // resyncs tells whether a request to re-sync stops the image. Without a primary there is
 // nothing to copy: the copy that there is stays, and follows the other site until it
-// has a primary again. The removal itself is decided when the image starts again.
+// has a primary again. The removal itself is decided when the image starts again. One
+// that is being re-synced in place does what was asked for.
 func (c *Core) resyncs(requested bool) bool {
-	return requested && c.boot.remote.Promotion == Primary
+	return requested && !c.boot.inPlace && c.boot.remote.Promotion == Primary
 }
 
 func (c *Core) remoteJournalChanged(m RemoteJournalChanged) {

@@ -62,6 +62,7 @@ type bootstrap struct {
 	late      bool // our client was registered just now, for a local image that exists
 	link      Link
 	promotion journal.TagTID // the remote's, valid if link is Reconnected
+	inPlace   bool           // a re-sync keeps the local copy
 }
 
 // New returns the core of an image in STOPPED.
@@ -89,6 +90,9 @@ func (c *Core) Remote() Remote { return c.boot.remote }
 
 // Sync is how far the initial sync is; only valid in IMAGE_SYNC.
 func (c *Core) Sync() SyncProgressed { return c.sync }
+
+// InPlace tells whether the image is being re-synced in place.
+func (c *Core) InPlace() bool { return c.boot.inPlace }
 
 // Step takes one message and returns what is to be done, in order.
 func (c *Core) Step(m Msg) []Effect {
@@ -274,8 +278,10 @@ func failureText(f Failed) string {
 		UpdateClientState:   "updating the remote journal's client",
 		CreateLocalImage:    "creating the local image",
 		OpenLocalImage:      "opening the local image",
+		BeginResync:         "preparing the re-sync in place",
 		GetRemoteTags:       "reading the remote journal's tags",
 		ImageSync:           "syncing the image",
+		EndResync:           "completing the re-sync in place",
 		InitRemoteJournaler: "opening the remote journal",
 		StartReplay:         "starting replay",
 		Replaying:           "replaying",

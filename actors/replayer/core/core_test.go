@@ -110,6 +110,18 @@ func (w *world) toReplay() {
 	w.send(ReplayStarted{Promotion: NonPrimary})
 }
 
+// toResyncInPlace leads an image that went its own way, and whose client belongs to
+// another image, to BEGIN_RESYNC.
+func (w *world) toResyncInPlace() {
+	w.send(Start{})
+	w.send(LocalPrepared{Local{Exists: true, ImageID: "l1", Name: "vm", Promotion: Orphan, PrimaryUUID: journal.OrphanMirrorUUID,
+		ResyncRequested: true, ResyncInPlace: true}})
+	w.send(RemotePrepared{remoteMaster})
+	w.send(RemoteClientsRead{Registered: true, Meta: journal.MirrorPeerClientMeta{ImageID: "other", State: journal.PeerReplaying}})
+	w.send(RemoteOpened{})
+	w.send(LocalOpened{Name: "vm", Promotion: Orphan, TagData: journal.TagData{MirrorUUID: journal.OrphanMirrorUUID}, ResyncRequested: true})
+}
+
 func write(tag journal.TagTID, entry journal.EntryTID) Entry {
 	return Entry{Entry: replay.Entry{
 		Position: journal.ObjectPosition{Object: journal.ObjectNumber(entry % 4), Tag: tag, Entry: entry},
@@ -371,6 +383,49 @@ var scenarios = map[string]func(w *world){
 		w.send(RemotePrepared{remoteMaster})
 		w.send(Closed{})
 		w.send(LocalRemoved{})
+	},
+	"resync-in-place": func(w *world) { // also of a split brain
+		w.toResyncInPlace()
+		w.send(ResyncBegun{Kept: true, Meta: syncMeta, TagData: theirTag, TrustMap: true})
+		w.send(LocalJournalChanged{Promotion: NonPrimary, ResyncRequested: true}) // our own tag is the news
+		w.send(SyncProgressed{ObjectsDone: 3, ObjectsTotal: 4, Bytes: 4096, BytesCompared: 4 << 20})
+		w.send(Synced{replayMeta})
+		w.send(LocalJournalChanged{Promotion: NonPrimary, ResyncRequested: true})
+		w.send(ResyncEnded{})
+		w.send(RemoteClosed{})
+		w.send(JournalerReady{SplayWidth: 4})
+		w.send(ReplayStarted{Promotion: NonPrimary})
+		w.send(LocalJournalChanged{Promotion: NonPrimary, ResyncRequested: true}) // another one
+	},
+	"resync-in-place-cannot-be": func(w *world) {
+		w.toResyncInPlace()
+		w.send(ResyncBegun{Why: "it is a clone"})
+		w.send(Closed{})
+		w.send(LocalRemoved{})
+	},
+	"resync-in-place-then-in-full": func(w *world) {
+		w.toResyncInPlace()
+		w.send(ResyncBegun{Kept: true, Meta: syncMeta, TagData: theirTag})
+		w.send(Synced{replayMeta})
+		w.send(ResyncEnded{Again: true})
+		w.send(Closed{})
+	},
+	"resync-in-place-interrupted-by-a-promotion": func(w *world) {
+		w.toResyncInPlace()
+		w.send(ResyncBegun{Kept: true, Meta: syncMeta, TagData: theirTag})
+		w.send(LocalJournalChanged{Promotion: Primary, ResyncRequested: true})
+		w.send(at(failure, ImageSync))
+		w.send(Closed{})
+	},
+	"resync-in-place-of-a-disconnected-image": func(w *world) {
+		w.send(Start{})
+		local := localReplica
+		local.ResyncAfterDisconnect, local.ResyncInPlace = true, true
+		w.send(LocalPrepared{local})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Meta: replayMeta})
+		w.send(RemoteOpened{})
+		w.send(LocalOpened{Name: "vm", Promotion: NonPrimary, TagData: theirTag})
 	},
 	"disconnected-resync-asked-for": func(w *world) {
 		w.send(Start{})

@@ -45,6 +45,12 @@ type (
 	CreateLocal struct{ ImageID string }
 	// OpenLocal opens the local image and takes its exclusive lock. LocalOpened.
 	OpenLocal struct{ ImageID string }
+	// StartResync looks whether the local copy can be kept, and if so prepares both sites
+	// for a sync in place: whoever comes next knows that the copy is not complete.
+	// ResyncBegun.
+	StartResync struct{ RemoteImageID string }
+	// FinishResync takes the request to re-sync back. ResyncEnded.
+	FinishResync struct{}
 	// ReadRemoteTags reads the remote journal's tags. RemoteTagsRead.
 	ReadRemoteTags struct {
 		RemoteImageID string
@@ -54,6 +60,10 @@ type (
 	Sync struct {
 		RemoteImageID string
 		Meta          journal.MirrorPeerClientMeta
+		// InPlace keeps what is right of the local copy, and copies what differs.
+		InPlace bool
+		// TrustMap says that no sync of the copy was interrupted before.
+		TrustMap bool
 	}
 	// CloseRemote lets go of what OpenRemote and Sync hold. RemoteClosed.
 	CloseRemote struct{}
@@ -113,6 +123,8 @@ func (RegisterPeer) effect()      {}
 func (UpdatePeer) effect()        {}
 func (CreateLocal) effect()       {}
 func (OpenLocal) effect()         {}
+func (StartResync) effect()       {}
+func (FinishResync) effect()      {}
 func (ReadRemoteTags) effect()    {}
 func (Sync) effect()              {}
 func (CloseRemote) effect()       {}

@@ -74,6 +74,7 @@ type (
 		Waiting                   bool // for other syncs to end
 		ObjectsDone, ObjectsTotal uint64
 		Bytes                     uint64
+		BytesCompared             uint64 // in place: by checksums
 	}
 	// OperationProgressed reports how far an operation is that takes its time.
 	OperationProgressed struct {
@@ -134,6 +135,17 @@ type (
 		TagData         journal.TagData
 		ResyncRequested bool
 	}
+	// ResyncBegun answers StartResync.
+	ResyncBegun struct {
+		Kept     bool   // else the copy has to be removed and made anew
+		Why      string // it cannot be kept
+		Meta     journal.MirrorPeerClientMeta
+		TagData  journal.TagData
+		TrustMap bool
+	}
+	// ResyncEnded answers FinishResync. Again says that a whole new copy was asked for
+	// meanwhile.
+	ResyncEnded struct{ Again bool }
 	// RemoteTagsRead answers ReadRemoteTags: all tags of the image's class, oldest first.
 	RemoteTagsRead struct{ Tags []Tag }
 	// Synced answers Sync.
@@ -204,6 +216,8 @@ type Local struct {
 	ResyncRequested bool // an operator asked for a new copy
 	// ResyncAfterDisconnect is rbd_mirroring_resync_after_disconnect of this image.
 	ResyncAfterDisconnect bool
+	// ResyncInPlace says that a re-sync is to keep the copy, if it can be kept.
+	ResyncInPlace bool
 }
 
 // String names what is set, for traces and stories.
@@ -221,6 +235,7 @@ func (l Local) String() string {
 	}{
 		{l.HalfMade, "half made"}, {l.Disabling, "disabling"}, {l.Snapshot, "by snapshots"}, {l.Trashed, "trashed"},
 		{l.ResyncRequested, "resync requested"}, {l.ResyncAfterDisconnect, "resync after disconnect"},
+		{l.ResyncInPlace, "in place"},
 	} {
 		if f.set {
 			s += ", " + f.name
@@ -273,6 +288,8 @@ func (ClientUpdated) msg()        {}
 func (LocalCreated) msg()         {}
 func (LocalImageIDTaken) msg()    {}
 func (LocalOpened) msg()          {}
+func (ResyncBegun) msg()          {}
+func (ResyncEnded) msg()          {}
 func (RemoteTagsRead) msg()       {}
 func (Synced) msg()               {}
 func (RemoteClosed) msg()         {}

@@ -23,7 +23,8 @@ import "fmt"
 //	          │yes        CREATE_LOCAL_IMAGE                            │     │
 //	          ▼                 │                                       │     │
 //	OPEN_LOCAL_IMAGE ◀──────────┘                                       │     │
-//	          ▼                                                         │     │
+//	          │   ╲ re-sync in place ▶ BEGIN_RESYNC ▶ IMAGE_SYNC ▶      │     │
+//	          ▼     END_RESYNC ▶ UPDATE_CLIENT_STATE                    │     │
 //	GET_REMOTE_TAGS ──split-brain, re-sync asked for───────────────────▶│     │
 //	          ▼                                                         │     │
 //	IMAGE_SYNC (only while the peer client says SYNCING)                │     │
@@ -66,8 +67,10 @@ const (
 	UpdateClientImage
 	CreateLocalImage
 	OpenLocalImage
+	BeginResync
 	GetRemoteTags
 	ImageSync
+	EndResync
 	UpdateClientState
 	CloseRemoteImage
 	InitRemoteJournaler
@@ -91,8 +94,10 @@ var stateNames = [...]string{
 	UpdateClientImage:   "UPDATE_CLIENT_IMAGE",
 	CreateLocalImage:    "CREATE_LOCAL_IMAGE",
 	OpenLocalImage:      "OPEN_LOCAL_IMAGE",
+	BeginResync:         "BEGIN_RESYNC",
 	GetRemoteTags:       "GET_REMOTE_TAGS",
 	ImageSync:           "IMAGE_SYNC",
+	EndResync:           "END_RESYNC",
 	UpdateClientState:   "UPDATE_CLIENT_STATE",
 	CloseRemoteImage:    "CLOSE_REMOTE_IMAGE",
 	InitRemoteJournaler: "INIT_REMOTE_JOURNALER",
