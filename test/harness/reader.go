@@ -121,3 +121,30 @@ func (i *Image) MetadataOn(t testing.TB, c *lab.Cluster) map[string]string {
 	}
 	return pairs
 }
+
+// AssertSameRange fails the test unless a range of the head is the same on both clusters.
+func (i *Image) AssertSameRange(t testing.TB, at uint64, size int) {
+	t.Helper()
+	var sides [2][]byte
+	for n, c := range []*lab.Cluster{i.Primary(), i.Secondary()} {
+		sides[n] = make([]byte, size)
+		r := i.open(t, c)
+		r.with(t, "", func(d *disk) error { return d.read(int(at), sides[n]) })
+		r.close()
+	}
+	if !bytes.Equal(sides[0], sides[1]) {
+		t.Errorf("%s differs between %d and %d", i.Spec(), at, at+uint64(size))
+	}
+}
+
+// Snapshot takes a snapshot through the writer's own handle.
+func (w *Writer) Snapshot(name string) {
+	w.t.Helper()
+	w.check(w.disk.snapCreate(name))
+}
+
+// RemoveSnapshot removes a snapshot through the writer's own handle.
+func (w *Writer) RemoveSnapshot(name string) {
+	w.t.Helper()
+	w.check(w.disk.snapRemove(name))
+}
