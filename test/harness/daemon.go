@@ -264,3 +264,9 @@ func parseStat(path string) (pid int, state byte, parent int, ok bool) {
 	parent, _ = strconv.Atoi(fields[1])
 	return pid, fields[0][0], parent, true
 }
+
+// At says that the daemon's admin socket is elsewhere than it was told first.
+func (d *Daemon) At(socket string) *Daemon {
+	d.Socket = socket
+	return d
+}
