@@ -25,6 +25,8 @@ type Config struct {
 	// Own are the rbd_warden_* options that somebody set, expanded.
 	Own     Settings `json:"own"`
 	Process Process  `json:"process"`
+	// Halts are what an operator has stopped while the daemon runs.
+	Halts Halts `json:"halts,omitempty"`
 }
 
 // Process is what the processes of a daemon need besides their work.

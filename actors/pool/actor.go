@@ -22,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer"
+	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/report"
@@ -65,11 +66,11 @@ type Options struct {
 	Watch func(ctx context.Context, io rados.IOContext, changed func(globalID string)) (stop func(), err error)
 	// Trash deletes what was moved to the local trash; nil: nothing is deleted.
 	Trash *Deleter
-	// NewImage makes the actor of an image. A stopped one starts only when it is told to;
-	// past is what became of its earlier ones.
-	NewImage func(key messages.ImageKey, remote *Remote, stopped bool, past messages.Past) actor.Actor
-	// Stopped is how the pool begins: its images start only when they are told to.
-	Stopped bool
+	// NewImage makes the actor of an image. With a reason to halt it starts only
+	// when it is told to; past is what became of its earlier ones.
+	NewImage func(key messages.ImageKey, remote *Remote, halt string, past messages.Past) actor.Actor
+	// Halts are what was stopped by command before.
+	Halts config.Halts
 	// Refresh is the time between two lists when nothing is notified.
 	Refresh time.Duration
 	// Timeout bounds each look at a cluster.
@@ -99,7 +100,7 @@ type Pool struct {
 	again    bool // list once more after this one
 	stops    []func()
 	trash    func() // ends the deleter
-	stopped  bool   // by an operator: so are images that are found later
+	halts    config.Halts
 	ending   bool
 	asked    *actor.PID // who waits for the end
 	since    time.Time
@@ -145,7 +146,7 @@ type Snapshot struct{}
 // effects of the old instance running beside the new one.
 func Props(opt Options) *actor.Props {
 	return actor.PropsFromProducer(func() actor.Actor {
-		return &Pool{opt: opt, stopped: opt.Stopped, children: map[string]*child{}, byPID: map[string]string{}}
+		return &Pool{opt: opt, halts: opt.Halts, children: map[string]*child{}, byPID: map[string]string{}}
 	}, actor.WithSupervisor(stopAlways))
 }
 
@@ -366,7 +367,7 @@ func (p *Pool) listed(c actor.Context, m listed) {
 			}
 			continue
 		}
-		ch := &child{wanted: true, stopped: p.stopped, restart: supervision.NewRestarter(p.opt.Strategy)}
+		ch := &child{wanted: true, restart: supervision.NewRestarter(p.opt.Strategy)}
 		if !p.known {
 			ch.past = p.opt.Past
 		}
@@ -457,14 +458,14 @@ func (p *Pool) forward(c actor.Context, m messages.ToImageNamed) {
 		starts = true
 	}
 	if m.Name == "" && (isStop || starts) {
-		p.stopped = isStop
+		p.halts = p.halts.With(p.wish("", stop.Reason))
 	}
 	for id, ch := range p.children {
 		if m.Name != "" && m.Name != id && m.Name != ch.last.Name {
 			continue
 		}
-		if isStop || starts {
-			ch.stopped = isStop
+		if m.Name != "" && (isStop || starts) {
+			p.halts = p.halts.With(p.wish(id, stop.Reason))
 		}
 		_, isFlush := m.Message.(messages.FlushImage)
 		switch {
@@ -482,6 +483,11 @@ func (p *Pool) forward(c actor.Context, m messages.ToImageNamed) {
 			p.tellStatus(id, ch.last)
 		}
 	}
+}
+
+// wish is what an operator wants of an image, or of all.
+func (p *Pool) wish(globalID, reason string) config.Halt {
+	return config.Halt{Pool: p.opt.Key.Pool, Namespace: p.opt.Key.Namespace, GlobalID: globalID, Reason: reason}
 }
 
 // stop ends everything in order: the images first.
@@ -539,8 +545,10 @@ func (p *Pool) release() {
 func (p *Pool) snapshot() report.Pool {
 	r := report.Pool{
 		Name: p.opt.Key.Pool, ID: p.opt.Key.PoolID, Namespace: p.opt.Key.Namespace,
-		Peer: p.opt.Peer, Health: healthOf(p.callouts), Callouts: p.callouts, Waits: p.trouble, Stopped: p.stopped,
+		Peer: p.opt.Peer, Health: healthOf(p.callouts), Callouts: p.callouts, Waits: p.trouble,
 	}
+	_, r.Stopped = p.halts.Stopped(p.opt.Key.Pool, "", "")
+
 	if p.remote != nil {
 		r.Peer.Reachable, r.Peer.MirrorUUID = true, p.remote.MirrorUUID
 		r.RemoteSocket = p.remote.Socket

@@ -27,7 +27,6 @@ type child struct {
 	panic   *messages.ImagePanicked // why the actor is about to end
 	wanted  bool                    // the image is still mirrored
 	stop    bool                    // it was told to end
-	stopped bool                    // by an operator, until it is started
 	past    messages.Past
 	last    report.Image
 }
@@ -41,8 +40,9 @@ type respawn struct {
 
 // spawnChild starts an image's actor under a name that was never used before.
 func (p *Pool) spawnChild(c actor.Context, globalID string, ch *child) {
-	stopped, past := ch.stopped, ch.past
-	props := actor.PropsFromProducer(func() actor.Actor { return p.opt.NewImage(p.imageKey(globalID), p.remote, stopped, past) })
+	halt, _ := p.halts.Stopped(p.opt.Key.Pool, p.opt.Key.Namespace, globalID)
+	past := ch.past
+	props := actor.PropsFromProducer(func() actor.Actor { return p.opt.NewImage(p.imageKey(globalID), p.remote, halt, past) })
 	ch.pid = c.SpawnPrefix(props, "image-"+globalID)
 	ch.panic, ch.stop = nil, false
 	ch.restart.Step(supervision.Started{When: time.Now()})

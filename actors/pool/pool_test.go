@@ -64,7 +64,7 @@ func newWorldWith(t *testing.T, past messages.Past, ids ...string) *world {
 			return slices.Clone(w.ids), w.listErr
 		},
 		Watch: func(context.Context, rados.IOContext, func(string)) (func(), error) { return func() {}, nil },
-		NewImage: func(key messages.ImageKey, _ *Remote, stopped bool, past messages.Past) actor.Actor {
+		NewImage: func(key messages.ImageKey, _ *Remote, halt string, past messages.Past) actor.Actor {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.lives[key.GlobalID]++
@@ -72,7 +72,7 @@ func newWorldWith(t *testing.T, past messages.Past, ids ...string) *world {
 				Key: key, Core: core.Config{LocalMirrorUUID: "l", RemoteMirrorUUID: "r", CommitInterval: time.Hour, ReadBytes: 1, BufferBytes: 1},
 				NewPerformer: func(func(core.Msg)) replayer.Performer { return &performer{w: w, id: key.GlobalID} },
 				Retry:        func(core.StopCause, int) (time.Duration, bool) { return time.Hour, true },
-				Log:          zerolog.Nop(), CloseTimeout: 5 * time.Second, Paused: stopped, Past: past,
+				Log:          zerolog.Nop(), CloseTimeout: 5 * time.Second, Paused: halt, Past: past,
 			})
 		},
 		Refresh: 20 * time.Millisecond, Timeout: 5 * time.Second, Strategy: strategy, Log: zerolog.Nop(),

@@ -52,8 +52,8 @@ type Options struct {
 	Log   zerolog.Logger
 	// CloseTimeout bounds how long a dying actor waits for its effects and locks.
 	CloseTimeout time.Duration
-	// Paused images start only when they are told to.
-	Paused bool
+	// Paused, if it is not empty, says why the image starts only when it is told to.
+	Paused string
 	// Meter counts what all images of the worker replay; nil: nobody counts.
 	Meter *Meter
 	// Here and There are the names of this site and of the peer's, for descriptions.
@@ -95,7 +95,9 @@ type Actor struct {
 }
 
 // New returns the actor of an image.
-func New(opt Options) *Actor { return &Actor{opt: opt, core: core.New(opt.Core), paused: opt.Paused} }
+func New(opt Options) *Actor {
+	return &Actor{opt: opt, core: core.New(opt.Core), paused: opt.Paused != "", asked: opt.Paused}
+}
 
 // Messages of the actor to itself.
 type (

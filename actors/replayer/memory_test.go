@@ -228,7 +228,7 @@ func (s *scene) start() *worker {
 			return ids, err
 		},
 		Watch: func(context.Context, rados.IOContext, func(string)) (func(), error) { return func() {}, nil },
-		NewImage: func(key messages.ImageKey, _ *pool.Remote, _ bool, _ messages.Past) actor.Actor {
+		NewImage: func(key messages.ImageKey, _ *pool.Remote, _ string, _ messages.Past) actor.Actor {
 			return s.newImage(key, here, there)
 		},
 		Refresh: 20 * time.Millisecond, Timeout: 10 * time.Second,

@@ -20,6 +20,7 @@ import (
 
 	"github.com/rbdwarden/rbdwarden/actors/pool"
 	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
+	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/mirror"
 	"github.com/rbdwarden/rbdwarden/report"
@@ -48,6 +49,9 @@ type Options struct {
 	// more, or the site's actor died.
 	Fenced func(err error)
 
+	// Halts are what was stopped by command before.
+	Halts config.Halts
+
 	InstanceID uint64
 	Refresh    time.Duration // between looks for pools
 	Publish    time.Duration // between updates of the service map
@@ -73,7 +77,7 @@ type Site struct {
 	ready        bool
 	finding      bool
 	ending       bool
-	stopped      bool // by an operator: so are pools that are found later
+	halts        config.Halts
 	asked        *actor.PID
 	byPID        map[string]childKey
 	shown        map[childKey]report.Pool // newest snapshots
@@ -92,7 +96,6 @@ type poolState struct {
 	leading  bool
 	leader   string // who leads instead
 	release  chan struct{}
-	stopped  bool                    // by an operator
 	children map[childKey]*actor.PID // nil: being prepared
 	trouble  string
 	calls    []mirror.Callout // what of it belongs into the service map
@@ -179,7 +182,7 @@ func Props(opt Options) *actor.Props {
 	stop := actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
 	return actor.PropsFromProducer(func() actor.Actor {
 		return &Site{
-			opt: opt, pools: map[int64]*poolState{}, byPID: map[string]childKey{}, shown: map[childKey]report.Pool{},
+			opt: opt, halts: opt.Halts, pools: map[int64]*poolState{}, byPID: map[string]childKey{}, shown: map[childKey]report.Pool{},
 			competitions: map[int64]chan struct{}{}, lives: map[childKey]*life{},
 		}
 	}, actor.WithSupervisor(stop), actor.WithGuardian(stop))
@@ -297,7 +300,7 @@ func (s *Site) foundPool(c actor.Context, f Found) {
 	id := f.Pool.Pool.ID
 	p := s.pools[id]
 	if p == nil {
-		p = &poolState{children: map[childKey]*actor.PID{}, release: make(chan struct{}, 1), stopped: s.stopped}
+		p = &poolState{children: map[childKey]*actor.PID{}, release: make(chan struct{}, 1)}
 		s.pools[id] = p
 	}
 	if f.Err != nil {
@@ -379,7 +382,7 @@ func (s *Site) prepared(c actor.Context, m prepared) {
 		s.opt.Log.Error().Err(m.err).Str("pool", p.found.Pool.Pool.Name).Str("namespace", m.key.namespace).Msg("cannot mirror the pool")
 		return // tried again at the next refresh
 	}
-	m.opt.Stopped = p.stopped
+	m.opt.Halts = s.halts
 	m.opt.Past = s.born(m.key).Plus(m.opt.Past)
 	pid := c.SpawnPrefix(pool.Props(m.opt), "pool-"+m.opt.Key.String())
 	c.Watch(pid)
@@ -482,19 +485,15 @@ func (s *Site) maybeEnd(c actor.Context) {
 
 // command hands a message on to the images that it is for.
 func (s *Site) command(c actor.Context, m Command) {
-	_, stops := m.Message.(messages.StopImage)
-	_, starts := m.Message.(messages.StartImage)
-	_, restarts := m.Message.(messages.RestartImage)
-	changes := stops || starts || restarts
-	if m.Pool == "" && changes {
-		s.stopped = stops
+	switch msg := m.Message.(type) {
+	case messages.StopImage:
+		s.halts = s.halts.With(config.Halt{Pool: m.Pool, Namespace: m.Namespace, GlobalID: m.Image, Reason: msg.Reason})
+	case messages.StartImage, messages.RestartImage:
+		s.halts = s.halts.With(config.Halt{Pool: m.Pool, Namespace: m.Namespace, GlobalID: m.Image})
 	}
 	for _, p := range s.pools {
 		if m.Pool != "" && m.Pool != p.found.Pool.Pool.Name {
 			continue
-		}
-		if m.Image == "" && changes {
-			p.stopped = stops
 		}
 		for key, pid := range p.children {
 			if pid != nil && (m.Image == "" || key.namespace == m.Namespace) {

@@ -156,8 +156,9 @@ func (s *Site) snapshot() []report.Pool {
 		if len(p.children) == 0 {
 			r := report.Pool{
 				Name: p.found.Pool.Pool.Name, ID: id, Health: report.HealthWarning, Waits: p.trouble, Leader: p.leading,
-				Stopped: p.stopped, InstanceID: strconv.FormatUint(s.opt.InstanceID, 10),
+				InstanceID: strconv.FormatUint(s.opt.InstanceID, 10),
 			}
+			_, r.Stopped = s.halts.Stopped(r.Name, "", "")
 			if peer, _, ok := p.peer(); ok {
 				r.Peer = report.Peer{UUID: peer.UUID, Site: peer.SiteName, Client: peer.ClientName}
 			}

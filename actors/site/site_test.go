@@ -151,7 +151,7 @@ func (w *world) newPool(_ context.Context, found mirror.Pool, namespace string, 
 			return append([]string(nil), w.images[name]...), nil
 		},
 		Watch: func(context.Context, rados.IOContext, func(string)) (func(), error) { return func() {}, nil },
-		NewImage: func(key messages.ImageKey, _ *pool.Remote, _ bool, past messages.Past) actor.Actor {
+		NewImage: func(key messages.ImageKey, _ *pool.Remote, _ string, past messages.Past) actor.Actor {
 			w.mu.Lock()
 			crash := w.crash[name]
 			w.crash[name], w.pasts[name] = false, past

@@ -144,7 +144,7 @@ func (a *adminServer) call(ctx context.Context, worker int, r *controlv1.CallReq
 	ctx, cancel := context.WithTimeout(ctx, callPatience)
 	defer cancel()
 	r.Worker = uint32(worker)
-	reply, err := a.d.workers[worker].Call(ctx, r)
+	reply, err := a.d.call(ctx, a.d.workers[worker], r)
 	if err != nil {
 		return nil, err
 	}

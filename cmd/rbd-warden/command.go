@@ -11,6 +11,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/rbdwarden/rbdwarden/actors/site"
+	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
@@ -66,20 +67,23 @@ func (w *wiring) call(ctx context.Context, system *actor.ActorSystem, root *acto
 		return traceText(image), b, err
 	}
 	one := site.Command{Pool: pool, Namespace: namespace, Image: image.GlobalID, Message: cmd.message}
+	text := fmt.Sprintf("%s: %s", r.Target, cmd.done)
 	if verb == "flush" {
-		err = w.flush(ctx, system, root, []site.Command{one})
-	} else {
-		system.Root.Send(root, one)
+		return text, nil, w.flush(ctx, system, root, []site.Command{one})
 	}
-	return fmt.Sprintf("%s: %s", r.Target, cmd.done), nil, err
+	system.Root.Send(root, one)
+	b, err := haltOf(one)
+	return text, b, err
 }
 
 // callAll does a command for all images of a pool, or of the worker.
 func (w *wiring) callAll(ctx context.Context, system *actor.ActorSystem, root *actor.PID, pool, verb string) (string, []byte, error) {
 	cmd := imageCommands[verb]
 	if verb != "flush" {
-		system.Root.Send(root, site.Command{Pool: pool, Message: cmd.message})
-		return cmd.done, nil, nil
+		all := site.Command{Pool: pool, Message: cmd.message}
+		system.Root.Send(root, all)
+		b, err := haltOf(all)
+		return cmd.done, b, err
 	}
 	pools, err := w.pools(system, root)
 	if err != nil {
@@ -95,6 +99,15 @@ func (w *wiring) callAll(ctx context.Context, system *actor.ActorSystem, root *a
 		}
 	}
 	return cmd.done, nil, w.flush(ctx, system, root, all)
+}
+
+// haltOf tells the daemon what a command means for workers to come.
+func haltOf(m site.Command) ([]byte, error) {
+	h := config.Halt{Pool: m.Pool, Namespace: m.Namespace, GlobalID: m.Image}
+	if stop, ok := m.Message.(messages.StopImage); ok {
+		h.Reason = stop.Reason
+	}
+	return json.Marshal(h)
 }
 
 // flushPatience is how long a flush may take. What is not flushed then will be, soon.

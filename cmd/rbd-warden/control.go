@@ -16,8 +16,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/rbdwarden/rbdwarden/config"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/supervision/process"
 )
 
 // maxSocketPath is the longest path that a unix socket can have, in bytes.
@@ -108,9 +110,28 @@ func (c *controlServer) Call(ctx context.Context, r *controlv1.CallRequest) (*co
 		w.Restart()
 		return &controlv1.CallReply{Text: fmt.Sprintf("worker %d restarts", r.GetWorker())}, nil
 	}
-	reply, err := w.Call(ctx, r)
+	reply, err := c.warden.call(ctx, w, r)
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return reply, nil
+}
+
+// call hands a command to a worker. What it stops or starts by that is kept for workers
+// to come.
+func (d *warden) call(ctx context.Context, w *process.Supervisor, r *controlv1.CallRequest) (*controlv1.CallReply, error) {
+	reply, err := w.Call(ctx, r)
+	if err != nil || reply.Code != 0 {
+		return reply, err
+	}
+	scope, verb, _ := strings.Cut(r.Command, " ")
+	if (scope == "image" || scope == "mirror") && imageCommands[verb].message != nil && len(reply.Json) > 0 {
+		var halt config.Halt
+		if err := json.Unmarshal(reply.Json, &halt); err != nil {
+			d.log.Warn().Err(err).Msg("a worker's answer cannot be decoded")
+			return reply, nil
+		}
+		d.change(func(c *config.Config) { c.Halts = c.Halts.With(halt) })
 	}
 	return reply, nil
 }

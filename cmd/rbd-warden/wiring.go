@@ -63,7 +63,7 @@ const (
 func (w *wiring) site(ready func(), fenced func(error)) site.Options {
 	return site.Options{
 		Find: w.find, Compete: w.compete, NewPool: w.pool, Service: w.service, Ready: ready, Fenced: fenced,
-		InstanceID: w.local.InstanceID(), Refresh: w.options.PoolReplayersRefreshInterval, Publish: serviceInterval,
+		Halts: w.cfg.Halts, InstanceID: w.local.InstanceID(), Refresh: w.options.PoolReplayersRefreshInterval, Publish: serviceInterval,
 		Timeout: lookTimeout, Log: w.log,
 	}
 }
@@ -163,8 +163,8 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 			return ids, err
 		},
 		Watch: watchMirroring,
-		NewImage: func(key messages.ImageKey, remote *pool.Remote, stopped bool, past messages.Past) actor.Actor {
-			return w.image(key, names{here: site, there: peer.SiteName}, local, remote, stopped, past, trash.Kick, log)
+		NewImage: func(key messages.ImageKey, remote *pool.Remote, halt string, past messages.Past) actor.Actor {
+			return w.image(key, names{here: site, there: peer.SiteName}, local, remote, halt, past, trash.Kick, log)
 		},
 		Trash:    trash,
 		Refresh:  w.options.PoolReplayersRefreshInterval,
@@ -271,7 +271,7 @@ func (w *wiring) trash(io rados.IOContext, log zerolog.Logger) *pool.Deleter {
 }
 
 // image makes the actor of an image.
-func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, remote *pool.Remote, stopped bool,
+func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, remote *pool.Remote, halt string,
 	past messages.Past, trashed func(), log zerolog.Logger,
 ) actor.Actor {
 	log = log.With().Str("image", key.GlobalID).Logger()
@@ -310,6 +310,6 @@ func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, 
 		Retry: func(cause core.StopCause, failures int) (time.Duration, bool) {
 			return replayer.Retry(cause, failures, rand.Float64())
 		},
-		Log: log, CloseTimeout: closeTimeout, Paused: stopped, Meter: &w.meter, Here: sites.here, There: sites.there, Past: past,
+		Log: log, CloseTimeout: closeTimeout, Paused: halt, Meter: &w.meter, Here: sites.here, There: sites.there, Past: past,
 	})
 }
