@@ -37,6 +37,8 @@ type Remote struct {
 	// Changed is closed when the peer is another than before: its pool has another mirror
 	// uuid. The pool's actor ends then, and its successor connects anew.
 	Changed <-chan struct{}
+	// Away says why the peer does not answer at the moment; nil if it does. It may be nil.
+	Away func() error
 	// Close ends the connection.
 	Close func()
 }
@@ -552,6 +554,13 @@ func (p *Pool) snapshot() report.Pool {
 	if p.remote != nil {
 		r.Peer.Reachable, r.Peer.MirrorUUID = true, p.remote.MirrorUUID
 		r.RemoteSocket = p.remote.Socket
+		if p.remote.Away != nil {
+			if err := p.remote.Away(); err != nil && len(r.Callouts) == 0 {
+				r.Peer.Reachable = false
+				r.Callouts = callouts(err, NoRemoteCluster, report.LevelError)
+				r.Health, r.Waits = healthOf(r.Callouts), fmt.Sprintf("the peer %s does not answer: %v", r.Peer.Site, err)
+			}
+		}
 	}
 	for id, ch := range p.children {
 		image := ch.last

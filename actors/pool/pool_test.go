@@ -305,3 +305,97 @@ func TestStopClosesEverything(t *testing.T) {
 		}
 	}
 }
+
+// What was stopped by command stays so: over a panic, for images that come later, and
+// until it is started; the others go on.
+func TestStoppedStaysStopped(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.until("both replay", func() bool { return w.state("a") == "replaying" && w.state("b") == "replaying" })
+	tell := func(name string, m messages.ToImage) {
+		w.system.Root.Send(w.pid, messages.ToImageNamed{Name: name, Message: m})
+	}
+	halted := func(id string) bool {
+		s := w.status[id]
+		return s.State == "stopped" && s.Description == "stopped" && s.Paused && w.open[id] == 0
+	}
+	tell("a", messages.StopImage{Reason: "stopped"})
+	w.until("a is stopped", func() bool { return halted("a") })
+	time.Sleep(100 * time.Millisecond) // several refreshes: nothing must happen, so there is nothing to wait for
+	w.until("only a is stopped", func() bool { return halted("a") && w.state("b") == "replaying" && w.lives["a"] == 1 })
+
+	// All, also who comes later and who has died meanwhile.
+	w.mu.Lock()
+	crash := w.crash["b"]
+	w.crash["b"] = make(chan struct{})
+	w.crash["c"] = make(chan struct{})
+	w.mu.Unlock()
+	tell("", messages.StopImage{Reason: "stopped"})
+	close(crash)
+	w.until("b is stopped", func() bool { return halted("b") })
+	w.mu.Lock()
+	w.ids = []string{"a", "b", "c"}
+	w.mu.Unlock()
+	w.until("c is stopped from the start", func() bool { return halted("c") })
+	if r, err := w.system.Root.RequestFuture(w.pid, Snapshot{}, 10*time.Second).Result(); err != nil || !r.(report.Pool).Stopped {
+		t.Errorf("the pool's report: %+v, %v", r, err)
+	}
+
+	tell("c", messages.StartImage{})
+	w.until("c replays", func() bool { return w.state("c") == "replaying" })
+	w.until("a and b do not", func() bool { return halted("a") && halted("b") })
+	tell("", messages.RestartImage{})
+	w.until("all replay", func() bool {
+		return w.state("a") == "replaying" && w.state("b") == "replaying" && w.state("c") == "replaying"
+	})
+}
+
+// Who waits for its restart, parked, is started at once by a command, and stopped by one.
+func TestParkedImageObeys(t *testing.T) {
+	w := newWorld(t, "a")
+	w.mu.Lock()
+	crash := w.crash["a"]
+	close(crash)
+	w.mu.Unlock()
+	w.until("a is parked", func() bool { return w.status["a"].Parked })
+	w.system.Root.Send(w.pid, messages.ToImageNamed{Name: "a", Message: messages.StopImage{Reason: "stopped"}})
+	w.until("a is stopped", func() bool { return w.status["a"].State == "stopped" })
+	w.mu.Lock()
+	w.crash["a"] = make(chan struct{})
+	w.mu.Unlock()
+	w.system.Root.Send(w.pid, messages.ToImageNamed{Name: "a", Message: messages.StartImage{}})
+	w.until("a replays", func() bool { return w.state("a") == "replaying" })
+}
+
+// A flush is always answered, whatever state the image is in.
+func TestFlushIsAnswered(t *testing.T) {
+	w := newWorld(t, "a", "parked")
+	w.mu.Lock()
+	close(w.crash["parked"])
+	w.mu.Unlock()
+	w.until("one replays, one is parked", func() bool { return w.state("a") == "replaying" && w.status["parked"].Parked })
+	for _, id := range []string{"a", "parked"} {
+		r, err := w.system.Root.RequestFuture(w.pid, messages.ToImageNamed{Name: id, Message: messages.FlushImage{}}, 10*time.Second).Result()
+		if m, ok := r.(messages.ImageFlushed); err != nil || !ok || m.Key.GlobalID != id {
+			t.Errorf("%s: %v, %v", id, r, err)
+		}
+	}
+}
+
+// What keeps a pool from its peer is told in rbd-mirror's words, and in detail.
+func TestCalloutsOfAPeerThatIsAway(t *testing.T) {
+	var away error
+	remote := &Remote{Close: func() {}, Away: func() error { return away }}
+	p := &Pool{remote: remote, opt: Options{Peer: report.Peer{Site: "s"}}}
+	if r := p.snapshot(); r.Health != report.HealthOK || !r.Peer.Reachable || len(r.Callouts) > 0 {
+		t.Errorf("all is well: %+v", r)
+	}
+	away = errors.New("no answer")
+	if r := p.snapshot(); r.Health != report.HealthError || r.Peer.Reachable ||
+		!slices.Equal(r.Callouts, []report.Callout{{Level: "error", Text: "unable to connect to remote cluster"}, {Level: "info", Text: "no answer"}}) {
+		t.Errorf("the peer is away: %+v", r)
+	}
+	got := callouts(&ConnectError{Words: NoRemotePool, Level: report.LevelWarning, Err: away}, NoRemoteCluster, report.LevelError)
+	if !slices.Equal(got, []report.Callout{{Level: "warning", Text: "unable to access remote pool"}, {Level: "info", Text: "no answer"}}) || healthOf(got) != report.HealthWarning {
+		t.Errorf("%+v", got)
+	}
+}

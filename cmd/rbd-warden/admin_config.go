@@ -102,10 +102,10 @@ func (a *adminServer) configGet(ctx context.Context, args admin.Args) (admin.Ans
 	inner, err := a.ask(ctx, 0, "config get", args)
 	if err != nil {
 		var known *admin.Error
-		if errors.As(err, &known) {
+		if errors.As(err, &known) && !errors.Is(err, syscall.ENOTSUP) {
 			return admin.Answer{}, err
 		}
-		// No worker runs.
+		// No worker runs, or librados has no socket there.
 		all, err := a.configShow(ctx, nil)
 		if err != nil {
 			return admin.Answer{}, err

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/rbdwarden/rbdwarden/actors/site"
 	"github.com/rbdwarden/rbdwarden/config"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
@@ -41,16 +42,31 @@ func pretend(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams
 	case "away":
 		return fmt.Errorf("no monitor: %w", syscall.ETIMEDOUT)
 	}
+	o, err := cfg.LoadOwn()
+	if err != nil {
+		return err
+	}
+	notes := []string{
+		fmt.Sprint("halts ", cfg.Halts), fmt.Sprintf("osd %v mon %v connect %v", o.Warden.OSDTimeout, o.Warden.MonTimeout, o.Warden.ConnectTimeout),
+		fmt.Sprint("level ", cfg.Process.LogLevel),
+	}
 	s.Serve(worker.Hooks{
 		Report: func(context.Context) ([]byte, error) {
-			return json.Marshal(report.Worker{Pools: []report.Pool{{
-				Name: "rbd", Peer: report.Peer{Site: "site-a", Reachable: true}, Health: report.HealthOK,
-				Images: []report.Image{{Name: "vm-1", State: "replaying", EntriesBehind: 7, LagSeconds: 1.5}},
+			return json.Marshal(report.Worker{Notes: notes, Pools: []report.Pool{{
+				Name: "rbd", Peer: report.Peer{UUID: "u", Site: "site-a", Reachable: true}, Health: report.HealthOK,
+				Images: []report.Image{{Pool: "rbd", GlobalID: "g", Name: "vm-1", State: "replaying", EntriesBehind: 7, LagSeconds: 1.5}},
 			}}})
 		},
 		Call: func(_ context.Context, r *controlv1.CallRequest) (string, []byte, error) {
 			if r.Target == "rbd/none" {
 				return "", nil, fmt.Errorf("no image %s: %w", r.Target, syscall.ENOENT)
+			}
+			if scope, verb, _ := strings.Cut(r.Command, " "); scope == "mirror" || verb == "stop" {
+				b, err := haltOf(site.Command{Pool: r.Target, Message: imageCommands[verb].message})
+				return "", b, err
+			}
+			if strings.HasPrefix(r.Command, libradosCommand) {
+				return "", nil, fmt.Errorf("no cluster: %w", syscall.ENOTSUP)
 			}
 			return r.Command + " of " + r.Target + " to " + r.Arguments["to"], nil, nil
 		},

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -202,6 +203,7 @@ func (w *wiring) connectPeer(ctx context.Context, found mirrorpool.Pool, namespa
 		c.Close()
 		return nil, &pool.ConnectError{Words: pool.NoRemotePoller, Level: report.LevelError, Err: err}
 	}
+	var away atomic.Pointer[error]
 	ping, stop := context.WithCancel(context.Background())
 	changed := make(chan struct{})
 	go func() {
@@ -220,6 +222,7 @@ func (w *wiring) connectPeer(ctx context.Context, found mirrorpool.Pool, namespa
 					close(changed)
 					return
 				}
+				away.Store(&err)
 			}
 		}
 	}()
@@ -227,6 +230,12 @@ func (w *wiring) connectPeer(ctx context.Context, found mirrorpool.Pool, namespa
 		Site:   replayer.Site{IO: io, MirrorUUID: who.MirrorUUID},
 		Status: newStatusSink(io, found.MirrorUUID, log),
 		Socket: socketOf(c), Changed: changed,
+		Away: func() error {
+			if err := away.Load(); err != nil {
+				return *err
+			}
+			return nil
+		},
 		Close: func() {
 			stop()
 			io.Close()

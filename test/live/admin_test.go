@@ -222,7 +222,13 @@ func TestAdminSocketOfTheProcess(t *testing.T) {
 	}
 	counters := func() (total, one replayed) {
 		var dump map[string]json.RawMessage
-		d.AdminJSON(t, &dump, "perf dump")
+		harness.Eventually(t, harness.Patience, func() string {
+			d.AdminJSON(t, &dump, "perf dump")
+			if dump["rbd_mirror_image_"+image.Spec()] == nil {
+				return "no counters of the image" // upstream's has them while it replays
+			}
+			return ""
+		})
 		for name, into := range map[string]*replayed{"rbd_mirror": &total, "rbd_mirror_image_" + image.Spec(): &one} {
 			var raw struct {
 				replayed
