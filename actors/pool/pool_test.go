@@ -316,7 +316,7 @@ func TestStoppedStaysStopped(t *testing.T) {
 	}
 	halted := func(id string) bool {
 		s := w.status[id]
-		return s.State == "stopped" && s.Description == "stopped" && s.Paused && w.open[id] == 0
+		return s.State == "stopped" && strings.HasPrefix(s.Description, "stopped") && s.Paused && w.open[id] == 0
 	}
 	tell("a", messages.StopImage{Reason: "stopped"})
 	w.until("a is stopped", func() bool { return halted("a") })
