@@ -15,6 +15,10 @@
 //	rbd_data.<id>.<object number in 16 hex digits>   the bytes
 //	rbd_mirroring            the image's mirror record
 //
+// A clone lacks objects that it shares with its parent: Reader reads through it to the
+// parent, copyup.go brings an object's share over before the object is written, and
+// Flatten does so for all.
+//
 // The caller's contract: one Image has one owner, which calls Apply and the
 // operations one after the other. The package checks before every write that the
 // exclusive lock still holds; it never writes after it was lost.
