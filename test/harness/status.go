@@ -117,6 +117,7 @@ type PoolStatus struct {
 		States       map[string]int `json:"states"`
 	} `json:"summary"`
 	Daemons []struct {
+		ServiceID  string `json:"service_id"`
 		InstanceID string `json:"instance_id"`
 		Hostname   string `json:"hostname"`
 		Version    string `json:"ceph_version"`

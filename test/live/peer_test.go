@@ -35,9 +35,25 @@ func TestWrongPeerKeyIsReportedAndCured(t *testing.T) {
 	harness.Eventually(t, harness.Patience, func() string {
 		if s := bad.PoolStatusOn(t, pair.Secondary); s.Summary.DaemonHealth == "OK" || s.Summary.DaemonHealth == "UNKNOWN" {
 			return fmt.Sprintf("pool status hides that the peer cannot be reached: %+v", s)
+		} else if !strings.Contains(fmt.Sprint(s.Daemons), "unable to connect to remote cluster") { // upstream's words
+			return fmt.Sprintf("no callout: %+v", s.Daemons)
 		}
 		return ""
 	})
+	var services struct {
+		Services map[string]struct {
+			Daemons map[string]json.RawMessage `json:"daemons"`
+		} `json:"services"`
+	}
+	if err := json.Unmarshal([]byte(harness.Run(t, pair.Secondary, "ceph", "service", "dump", "--format", "json")), &services); err != nil {
+		t.Fatal(err)
+	}
+	metadata := string(services.Services["rbd-mirror"].Daemons[good.PoolStatusOn(t, pair.Secondary).Daemons[0].ServiceID])
+	for _, key := range []string{"arch", "ceph_release", "ceph_version", "ceph_version_short", "hostname", "id", "instance_id", "kernel_version", "os"} {
+		if !strings.Contains(metadata, `"`+key+`":`) {
+			t.Errorf("the service map lacks %s: %s", key, metadata)
+		}
+	}
 	open.Bench(t, "rand", "4K", "256K")
 	open.WaitReplayed(t)
 
