@@ -15,7 +15,7 @@ import (
 func TestHundredsOfSnapshots(t *testing.T) {
 	pair := harness.SharedPair(t)
 	pool := harness.NewPool(t, pair, lab.PoolMode)
-	image := pool.Create(t, "image", harness.ImageOptions{SizeMiB: 8, Flags: []string{"--object-size", "64K"}})
+	image := pool.Create(t, "image", harness.ImageOptions{SizeMiB: 8, Flags: []string{"--object-size", "1M"}})
 	writer := image.OpenWriter(t, pair.Primary, 1)
 	snapshots := func(from, to int) {
 		for n := from; n < to; n++ {
@@ -42,7 +42,7 @@ func TestHundredsOfSnapshots(t *testing.T) {
 	if got := image.SnapsOn(t, pair.Secondary); len(snaps) != 320 || fmt.Sprint(got) != fmt.Sprint(snaps) {
 		t.Fatalf("%d snapshots on the primary, %d on the secondary, or others", len(snaps), len(got))
 	}
-	for n := 0; n < len(snaps); n += 24 {
+	for n := 0; n < len(snaps); n += 40 {
 		if want, got := image.DigestOn(t, pair.Primary, snaps[n].Name), image.DigestOn(t, pair.Secondary, snaps[n].Name); want != got {
 			t.Errorf("contents of %s: %v, want %v", snaps[n].Name, got, want)
 		}
