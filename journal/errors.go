@@ -21,7 +21,7 @@ var (
 	// that is registered while another one is disconnected can get such a position
 	// from it; a new sync starts by committing the position of client "" as it was
 	// before the sync's snapshot, since the snapshot contains everything up to it.
-	ErrTrimmed = errors.New("journal was trimmed past the client's position")
+	ErrTrimmed = errors.New("journal was trimmed past the client's position: entries are missing, resync the image")
 )
 
 // CorruptError says that a data object holds something that is not a journal. It
