@@ -5,7 +5,6 @@ package live
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/rbdwarden/rbdwarden/lab"
@@ -71,7 +70,7 @@ func namespaces(t *testing.T, pair *lab.Pair) {
 		return ""
 	})
 	for _, image := range images {
-		if !strings.HasSuffix(image.Pool.Name, "/one") {
+		if image.Pool.Namespace != "one" {
 			image.AssertEqual(t)
 		}
 	}
@@ -99,12 +98,17 @@ func sendingPeer(t *testing.T, pair *lab.Pair) {
 	pool := harness.NewPool(t, pair, lab.PoolMode)
 	peer := peerOf(t, pair.Secondary, pool.Name)
 	harness.Run(t, pair.Secondary, "rbd", "mirror", "pool", "peer", "set", pool.Name, peer, "direction", "tx-only")
+	// An image in a pool that is younger tells when the daemon has looked again.
+	look := func() {
+		t.Helper()
+		younger := harness.NewPool(t, pair, lab.PoolMode).Create(t, "image", harness.ImageOptions{SizeMiB: 8})
+		younger.Bench(t, "rand", "16K", "512K")
+		younger.WaitReplayed(t)
+	}
+	look()
 	image := pool.Create(t, "image", harness.ImageOptions{SizeMiB: 8})
 	image.Bench(t, "rand", "16K", "512K")
-	// Another pool's image tells when the daemon has looked at both.
-	other := harness.NewPool(t, pair, lab.PoolMode).Create(t, "image", harness.ImageOptions{SizeMiB: 8})
-	other.Bench(t, "rand", "16K", "512K")
-	other.WaitReplayed(t)
+	look()
 	if got := harness.Run(t, pair.Secondary, "rbd", "ls", pool.Name); got != "" {
 		t.Errorf("pulled %q from a peer that is only sent to", got)
 	}
