@@ -61,8 +61,17 @@ type trashed struct {
 // trash lists all that is in the trash of the image's pool under its name, on the secondary.
 func trash(t *testing.T, image *harness.Image) (entries []trashed) {
 	t.Helper()
-	var all []trashed
-	out := harness.Run(t, image.Secondary(), "rbd", "trash", "ls", "--all", "--long", "--format", "json", image.Pool.Name)
+	var (
+		all []trashed
+		out string
+	)
+	harness.Eventually(t, harness.Patience, func() (why string) {
+		var err error
+		if out, err = harness.Try(image.Secondary(), "rbd", "trash", "ls", "--all", "--long", "--format", "json", image.Pool.Name); err != nil {
+			return err.Error() // it opens what it lists, and may be too late for that
+		}
+		return ""
+	})
 	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		t.Fatalf("%v in %q", err, out)
 	}
@@ -247,9 +256,16 @@ func renamed(t *testing.T, image *harness.Image) {
 	const taken = "renamed-twice"
 	harness.Run(t, image.Secondary(), "rbd", "create", "--size", "1M", image.Pool.Name+"/"+taken)
 	rename(taken)
-	image.WaitState(t, "up+error", taken, "another image") // still under its old name here
+	old := *image // its name here, until the new one is free; its contents go on being mirrored
 	image.Name = taken
 	image.Bench(t, "rand", "16K", "512K")
+	want := image.DigestOn(t, image.Primary(), "")
+	harness.Eventually(t, harness.Patience, func() string {
+		if got := old.DigestOn(t, image.Secondary(), ""); got != want {
+			return fmt.Sprintf("%s holds %+v, want %+v", old.Name, got, want)
+		}
+		return ""
+	})
 	harness.Run(t, image.Secondary(), "rbd", "rm", "--no-progress", image.Spec())
 	image.WaitReplayed(t)
 	image.AssertEqual(t)
