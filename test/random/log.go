@@ -55,10 +55,16 @@ type witness struct {
 	who string
 }
 
+const longest = 2000 // bytes of a complaint
+
 func (w witness) Error(args ...any) {
 	w.TB.Helper()
-	w.log.Printf(w.who, "FAILED: %s", fmt.Sprint(args...))
-	w.TB.Error(append([]any{w.who + ": "}, args...)...)
+	text := fmt.Sprint(args...)
+	if len(text) > longest { // a program that crashed says a lot
+		text = text[:longest] + " ..."
+	}
+	w.log.Printf(w.who, "FAILED: %s", text)
+	w.TB.Error(w.who + ": " + text)
 }
 
 func (w witness) Errorf(format string, args ...any) {

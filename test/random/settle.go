@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -131,7 +132,7 @@ func (s *Site) says(d *Disk, state, description string) string {
 	}
 	got += status.State.String()
 	why := fmt.Sprintf("status on %s is %s %q", s, got, status.Description)
-	if got != state || description != "" && status.Description != description {
+	if got != state || !strings.HasPrefix(status.Description, description) {
 		return why
 	}
 	if state == "up+replaying" {
