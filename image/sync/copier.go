@@ -82,6 +82,9 @@ func (c *copier) copyAll(ctx context.Context) error {
 	if !usable {
 		c.start = 0
 	}
+	if err := c.localMaps.expect(ctx, c.Local, c.remoteMaps, c.start, c.total); err != nil {
+		return err
+	}
 	c.next, c.stored, c.done.next = c.start, c.start, c.start
 
 	copying, stop := context.WithCancelCause(ctx)

@@ -67,8 +67,30 @@ type localMaps struct {
 	mu    sync.Mutex    // guards maps: neighbours share a byte
 	snaps []ceph.SnapID // by version, then ceph.NoSnap
 	maps  []*rbd.ObjectMap
-	// clean: the stored maps say "nonexistent" where nobody has written yet.
+	// clean: the stored maps, the head's apart, say "nonexistent" where nobody has written yet.
 	clean bool
+}
+
+// expect marks in the head's stored map, before any of them is written, the objects in [from, to) that may come: a copy that
+// ends half-way is then removed whole, by anybody who believes the map. What they are in the end, store says.
+func (m *localMaps) expect(ctx context.Context, local Local, remote remoteMaps, from, to uint64) error {
+	if m == nil {
+		return nil
+	}
+	may := func(n uint64) bool { return remote.mayExist(image.ObjectNumber(n)) }
+	for start := from; start < to; {
+		stop := start + 1
+		for stop < to && may(stop) == may(start) {
+			stop++
+		}
+		if may(start) {
+			if err := local.SetObjectMapState(ctx, ceph.NoSnap, image.ObjectNumber(start), image.ObjectNumber(stop), rbd.ObjectExists); err != nil {
+				return fmt.Errorf("mark the objects to be copied: %w", err)
+			}
+		}
+		start = stop
+	}
+	return nil
 }
 
 // newLocalMaps returns nil if the local image has no object map.
@@ -166,7 +188,7 @@ func (m *localMaps) store(ctx context.Context, local Local, from, to uint64) err
 	for i, snap := range m.snaps {
 		for start := from; start < to; {
 			stop, state := m.same(i, start, to)
-			if state != rbd.ObjectNonexistent || !m.clean {
+			if state != rbd.ObjectNonexistent || !m.clean || snap == ceph.NoSnap {
 				first, last := image.ObjectNumber(start), image.ObjectNumber(stop)
 				group.Go(func() error { return local.SetObjectMapState(ctx, snap, first, last, state) })
 			}

@@ -1,6 +1,7 @@
 package imagesync
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -9,7 +10,10 @@ import (
 	"time"
 
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/image"
+	"github.com/rbdwarden/rbdwarden/image/lock"
+	"github.com/rbdwarden/rbdwarden/rados"
 )
 
 // ourPoints lists the sync points that an image has.
@@ -68,5 +72,40 @@ func TestSyncPointGoesWithItsRecord(t *testing.T) {
 	}
 	if left := p.ourPoints(); len(left) != 0 {
 		t.Errorf("sync points %v are left", left)
+	}
+}
+
+// A copy that died before its first checkpoint is removed without leaving data behind, though removal believes the map.
+func TestHalfMadeCopyIsRemovedWhole(t *testing.T) {
+	p := newPlace(t, 7, rbd.FeatureObjectMap|rbd.FeatureFastDiff)
+	p.on(p.remote, func(ctx context.Context, im *image.Image) error {
+		_, err := im.Apply(ctx, []image.IO{{Kind: image.Write, Length: placeSize, Data: bytes.Repeat([]byte("data"), placeSize/4)}})
+		return err
+	})
+	if err := p.resync(6); !errors.Is(err, errDied) {
+		t.Fatalf("the sync ends with %v", err)
+	}
+	h := p.header(p.local)
+	there := func(n image.ObjectNumber) bool {
+		var op rados.ReadOp
+		op.Stat()
+		return p.local.Read(t.Context(), h.Layout.ObjectName(n), &op) == nil
+	}
+	copied := 0
+	for n := range image.ObjectNumber(placeSize >> placeOrder) {
+		if there(n) {
+			copied++
+		}
+	}
+	if copied == 0 {
+		t.Fatal("nothing was copied: the test tests nothing")
+	}
+	if err := image.Remove(t.Context(), p.local, "l", lock.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for n := range image.ObjectNumber(placeSize >> placeOrder) {
+		if there(n) {
+			t.Errorf("object %d is left", n)
+		}
 	}
 }

@@ -350,7 +350,8 @@ func TestLocalMaps(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.Sort(local.states)
-	want := []string{"b 0 exists", "b 1 exists", "c 0 exists_clean", "c 3 exists", "head 0 exists_clean", "head 3 exists_clean"}
+	want := []string{"b 0 exists", "b 1 exists", "c 0 exists_clean", "c 3 exists",
+		"head 0 exists_clean", "head 1 nonexistent", "head 2 nonexistent", "head 3 exists_clean"}
 	if d := cmp.Diff(want, local.states); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
