@@ -97,7 +97,9 @@ func (p *performer) operate(ctx context.Context, s replay.Operation) error {
 	case wire.SnapCreate:
 		err = p.snapCreate(ctx, ev)
 	case wire.SnapRemove:
-		err = onSnapshot(ctx, im.SnapRemove, ev.Namespace, ev.Name)
+		if err = p.clonesFirst(ctx, ev); err == nil {
+			err = onSnapshot(ctx, im.SnapRemove, ev.Namespace, ev.Name)
+		}
 	case wire.SnapRename:
 		err = p.snapRename(ctx, ev)
 	case wire.SnapProtect:

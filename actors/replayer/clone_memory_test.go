@@ -48,7 +48,7 @@ func newFamilyScene(t *testing.T, seed uint64, chaos bool) *scene {
 		_, err := im.Apply(ctx, []image.IO{{Kind: image.WriteSame, Length: parentSize, Data: []byte("later")}})
 		return err
 	}))
-	s.promote(ctx, "p1")
+	s.parentTag = s.promote(ctx, "p1")
 
 	h := must(image.ReadHeader(ctx, s.primary, "p1"))(t)
 	features := allFeatures
@@ -191,10 +191,7 @@ func TestCloneWaitsForItsParent(t *testing.T) {
 	s := newFamilyScene(t, 1, false)
 	ctx := t.Context()
 	record := must(mirrorpool.GetImage(ctx, s.primary, "p1"))(t)
-	forget := record
-	forget.State = mirror.ImageDisabling
-	check(t, rados.Tell(ctx, s.primary, mirror.Object, mirror.ImageSet("p1", forget)))
-	check(t, rados.Tell(ctx, s.primary, mirror.Object, mirror.ImageRemove("p1")))
+	s.forget("p1")
 	w := s.start()
 	s.says(w, "waiting for the parent image rbd/golden@v1: it is not mirrored")
 	check(t, rados.Tell(ctx, s.primary, mirror.Object, mirror.ImageSet("p1", record)))
@@ -202,6 +199,73 @@ func TestCloneWaitsForItsParent(t *testing.T) {
 	s.caughtUp(w)
 	s.stop(w)
 	s.equalFamily()
+}
+
+// A snapshot that was removed on the primary right after a clone of it was made stays here
+// until the clone is here, too.
+func TestSnapshotWaitsForItsClone(t *testing.T) {
+	s := newFamilyScene(t, 2, false) // of format 2
+	ctx := t.Context()
+	clone := must(mirrorpool.GetImage(ctx, s.primary, "r1"))(t)
+	s.forget("r1")
+	w := s.start()
+	s.until("the parent is here", func() bool {
+		_, record, err := mirrorpool.FindImage(ctx, s.trustedLocal(), parentGlobalID)
+		j := must(journal.Open(ctx, s.primary, "p1"))(t)
+		defer j.Close()
+		client, failed := j.Client(ctx, "local-uuid")
+		if err != nil || failed != nil || record.State != mirror.ImageEnabled {
+			return false
+		}
+		meta := must(wire.DecodeClientData(client.Data))(t)
+		return meta.(wire.MirrorPeerClientMeta).State == wire.PeerReplaying
+	})
+
+	check(t, s.librbd("p1").with(ctx, func(im *image.Image) error {
+		if _, err := im.SnapUnprotect(ctx, nil, "v1"); err != nil {
+			return err
+		}
+		_, err := im.SnapRemove(ctx, nil, "v1")
+		return err
+	}))
+	for n, ev := range []wire.Event{
+		wire.SnapUnprotect{Op: 1, Name: "v1"}, wire.OpFinish{Op: 1}, wire.SnapRemove{Op: 2, Name: "v1"}, wire.OpFinish{Op: 2},
+	} {
+		payload := wire.Marshal(wire.EventEntry{Event: ev, Timestamp: time.Now()})
+		entry := wire.Marshal(wire.Entry{Tag: s.parentTag.TID, TID: wire.EntryTID(n), Payload: payload})
+		check(t, s.primary.Write(ctx, wire.DataObject(s.primary.Pool().ID, "p1", wire.ObjectNumber(n%4)), new(rados.WriteOp).Append(entry)))
+	}
+	check(t, rados.Tell(ctx, s.primary, mirror.Object, mirror.ImageSet("r1", clone)))
+	s.happen()
+	s.caughtUp(w)
+	s.stop(w)
+	s.equal()
+	io := s.trustedLocal()
+	id, _, err := mirrorpool.FindImage(ctx, io, globalID)
+	check(t, err)
+	h := must(image.ReadHeader(ctx, io, id))(t)
+	s.holds(io, id, h.Snapshot(nil, "base").ID, s.base)
+	if !h.Attached {
+		t.Errorf("it is no clone: %+v", h.Parent)
+	}
+}
+
+// forget ends the mirroring of an image on the primary.
+func (s *scene) forget(id string) {
+	record := must(mirrorpool.GetImage(s.t.Context(), s.primary, id))(s.t)
+	record.State = mirror.ImageDisabling
+	check(s.t, rados.Tell(s.t.Context(), s.primary, mirror.Object, mirror.ImageSet(id, record)))
+	check(s.t, rados.Tell(s.t.Context(), s.primary, mirror.Object, mirror.ImageRemove(id)))
+}
+
+// until waits for something.
+func (s *scene) until(what string, is func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("never: %s", what)
+		}
+	}
 }
 
 // says waits until the clone's status has a text.

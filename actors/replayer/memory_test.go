@@ -60,6 +60,7 @@ type scene struct {
 	tag       wire.Tag
 	next      wire.EntryTID
 	model     []byte // what the image holds when all events are applied
+	parentTag wire.Tag
 	base      []byte // of a clone: what its snapshot "base" holds
 	trusted   sync.Map
 	flattened wire.OpTID // the flatten; 0: none

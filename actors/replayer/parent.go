@@ -187,6 +187,12 @@ func (p *performer) findLocalParent(ctx context.Context, io rados.IOContext, rem
 		return none, err
 	}
 	snap := peer.find(h, remote)
+	if _, trashed := remote.snap.Namespace.(rbd.TrashSnapshot); snap == nil && trashed && peer.caughtUp {
+		return none, &WaitError{
+			For: "the parent image " + remote.name, Operator: true,
+			Why: fmt.Sprintf("its snapshot %q was removed before this image was mirrored: flatten this image on the primary", remote.snapName),
+		}
+	}
 	if snap == nil {
 		return none, wait("its snapshot %q is not here yet", remote.snapName)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
+	"github.com/rbdwarden/rbdwarden/ceph"
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/image/lock"
 	imagesync "github.com/rbdwarden/rbdwarden/image/sync"
@@ -76,7 +77,8 @@ type performer struct {
 	ear          atomic.Pointer[journal.Tailer] // tailer, for Heard
 	readErr      error                          // met behind entries that were delivered; the next read's result
 	snaps        *snapMap
-	doubted      time.Time // see trusts
+	doubted      time.Time                 // see trusts
+	awaited      map[ceph.SnapID]time.Time // see clonesFirst: since when
 
 	wanted   atomic.Pointer[string] // the name that the local image is to get
 	renaming atomic.Bool            // keepRenaming runs
