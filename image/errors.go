@@ -16,16 +16,6 @@ var ErrNotOwner = fmt.Errorf("the exclusive lock does not hold: %w", syscall.EBU
 // ErrClosed says that the Image was closed.
 var ErrClosed = errors.New("image is closed")
 
-// CloneError says that an image has a parent where that cannot be dealt with.
-type CloneError struct {
-	ImageID string
-	Parent  rbd.ParentSpec
-}
-
-func (e *CloneError) Error() string {
-	return fmt.Sprintf("image %s is a clone (of snapshot %d of image %s in pool %d), and clones are not supported", e.ImageID, e.Parent.Snap, e.Parent.ImageID, e.Parent.Pool)
-}
-
 // ParentError says that the parent of a clone, or of one of its ancestors, cannot be
 // read.
 type ParentError struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/rados"
 )
 
@@ -172,7 +173,8 @@ func (d *Deleter) failed(id string, err error) time.Duration {
 	if rados.Classify(err) == rados.Fenced {
 		d.Fenced(err)
 	}
-	if errors.Is(err, syscall.EBUSY) {
+	var children *image.ChildrenError
+	if errors.Is(err, syscall.EBUSY) || errors.As(err, &children) {
 		return min(busyRetry, d.Retry)
 	}
 	return d.Retry

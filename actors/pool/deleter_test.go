@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/rados"
 )
 
@@ -41,7 +42,7 @@ func TestDeleter(t *testing.T) {
 		at := func(s int) time.Time { return began.Add(time.Duration(s) * time.Second) }
 		var mu sync.Mutex
 		trash := map[string]rbd.TrashSpec{
-			"now": {}, "in-a-minute": {DefermentEnds: at(60)}, "busy": {}, "panics": {}, "fenced": {DefermentEnds: at(100)},
+			"now": {}, "in-a-minute": {DefermentEnds: at(60)}, "busy": {}, "parent": {}, "panics": {}, "fenced": {DefermentEnds: at(100)},
 		}
 		gone, tries, fenced := map[string]time.Duration{}, map[string]int{}, 0
 		slot := make(chan struct{}, 1)
@@ -58,6 +59,8 @@ func TestDeleter(t *testing.T) {
 				switch {
 				case id == "busy" && tries[id] < 4:
 					return syscall.EBUSY
+				case id == "parent" && tries[id] < 4:
+					return &image.ChildrenError{Snapshot: "s", Children: []string{"child"}}
 				case id == "panics" && tries[id] < 2:
 					panic("oops")
 				case id == "fenced":
@@ -90,7 +93,7 @@ func TestDeleter(t *testing.T) {
 		cancel()
 		<-done
 		want := map[string]time.Duration{
-			"now": 0, "kicked": 10 * time.Second, "busy": 15 * time.Second, "panics": 40 * time.Second, "in-a-minute": time.Minute,
+			"now": 0, "kicked": 10 * time.Second, "busy": 15 * time.Second, "parent": 15 * time.Second, "panics": 40 * time.Second, "in-a-minute": time.Minute,
 		}
 		if !maps.Equal(gone, want) {
 			t.Errorf("gone at %v, want %v", gone, want)

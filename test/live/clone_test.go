@@ -94,7 +94,7 @@ func waitGone(t *testing.T, image *harness.Image) {
 // a clone: some with a life behind them when the daemon starts, some made while it runs. Both clusters must say the same
 // of contents, snapshots, parents and children; also when clones are flattened, and when they and their parent are removed.
 func TestClonesAreMirrored(t *testing.T) {
-	pair := harness.SharedPair(t)
+	pair := harness.ParallelPair(t)
 	pool := harness.NewPool(t, pair, lab.PoolMode)
 	other := harness.NewPool(t, pair, lab.PoolMode)
 	space := pool.NewNamespace(t, "space", lab.PoolMode)
