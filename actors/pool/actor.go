@@ -64,6 +64,9 @@ type Options struct {
 	Connect func(ctx context.Context) (*Remote, error)
 	// List lists the global ids of the mirrored images of one side.
 	List func(ctx context.Context, io rados.IOContext) ([]string, error)
+	// Alone reports the local images while the peer cannot be reached, err says why, the
+	// next attempt is at next; nil: nobody does.
+	Alone func(ctx context.Context, err error, since time.Time, attempts int, next time.Time) ([]report.Image, error)
 	// Watch calls changed when mirrored images of one side change, until stop.
 	Watch func(ctx context.Context, io rados.IOContext, changed func(globalID string)) (stop func(), err error)
 	// Trash deletes what was moved to the local trash; nil: nothing is deleted.
@@ -98,8 +101,10 @@ type Pool struct {
 	children map[string]*child
 	byPID    map[string]string // actor id → global id
 	listing  bool
-	known    bool // there was a list
-	again    bool // list once more after this one
+	known    bool                    // there was a list
+	alone    map[string]report.Image // told of while there is no peer, by global id
+	absent   time.Time               // since when the peer could not be reached
+	again    bool                    // list once more after this one
 	stops    []func()
 	trash    func() // ends the deleter
 	halts    config.Halts
@@ -113,8 +118,13 @@ type (
 	connected     struct{ remote *Remote }
 	connectFailed struct{ err error }
 	connectDue    struct{}
-	listDue       struct{ timer bool }
-	listed        struct {
+	silenceDue    struct{}
+	alone         struct {
+		images []report.Image
+		err    error
+	}
+	listDue struct{ timer bool }
+	listed  struct {
 		ids    map[string]struct{} // of both sides
 		remote map[string]struct{} // of the peer's
 		err    error
@@ -169,6 +179,7 @@ func (p *Pool) Receive(c actor.Context) {
 		p.since = time.Now()
 		p.startTrash(c)
 		p.connect(c)
+		p.later(c, firstSilence, silenceDue{})
 	case *actor.Stopping:
 		p.release()
 	case *actor.Stopped: // the images' actors have ended, too
@@ -184,6 +195,12 @@ func (p *Pool) Receive(c actor.Context) {
 		p.connected(c, m.remote)
 	case connectFailed:
 		p.connectFailed(c, m.err)
+	case alone:
+		p.tellAlone(m)
+	case silenceDue:
+		if p.remote == nil && p.failures == 0 {
+			p.lookAlone(c, errNoAnswerYet, time.Time{})
+		}
 	case connectDue:
 		p.connect(c)
 	case watching:
@@ -265,6 +282,7 @@ func (p *Pool) connectFailed(c actor.Context, err error) {
 	d += time.Duration(rand.Float64() * float64(d) / 4)
 	p.opt.Log.Error().Err(err).Str("peer", p.opt.Peer.Site).Dur("retry_in", d).Msg("cannot reach the peer")
 	p.later(c, d, connectDue{})
+	p.lookAlone(c, err, time.Now().Add(d))
 }
 
 func (p *Pool) connected(c actor.Context, r *Remote) {
@@ -377,6 +395,7 @@ func (p *Pool) listed(c actor.Context, m listed) {
 		p.spawnChild(c, id, ch)
 	}
 	p.known = true
+	p.notAlone()
 	for id, ch := range p.children {
 		if _, ok := m.ids[id]; !ok {
 			p.unwanted(c, id, ch)
@@ -495,6 +514,7 @@ func (p *Pool) wish(globalID, reason string) config.Halt {
 // stop ends everything in order: the images first.
 func (p *Pool) stop(c actor.Context) {
 	p.ending, p.asked = true, c.Sender()
+	p.notAlone()
 	for _, ch := range p.children {
 		p.stopChild(c, ch)
 	}
@@ -561,6 +581,9 @@ func (p *Pool) snapshot() report.Pool {
 				r.Health, r.Waits = healthOf(r.Callouts), fmt.Sprintf("the peer %s does not answer: %v", r.Peer.Site, err)
 			}
 		}
+	}
+	for _, image := range p.alone {
+		r.Images = append(r.Images, image)
 	}
 	for id, ch := range p.children {
 		image := ch.last

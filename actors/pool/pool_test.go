@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -29,22 +30,32 @@ type world struct {
 	system *actor.ActorSystem
 	pid    *actor.PID
 
-	mu      sync.Mutex
-	ids     []string
-	listErr error
-	lives   map[string]int // actors made for an image
-	open    map[string]int // performers that hold a local image
-	closed  map[string]int
-	status  map[string]report.Image
-	removed []string
-	crash   map[string]chan struct{} // closed: the image's read panics
+	mu        sync.Mutex
+	ids       []string
+	listErr   error
+	away      error          // the peer cannot be reached
+	lives     map[string]int // actors made for an image
+	open      map[string]int // performers that hold a local image
+	closed    map[string]int
+	status    map[string]report.Image
+	removed   []string
+	forgotten []string
+	crash     map[string]chan struct{} // closed: the image's read panics
 }
 
 func newWorld(t *testing.T, ids ...string) *world { return newWorldWith(t, messages.Past{}, ids...) }
 
 func newWorldWith(t *testing.T, past messages.Past, ids ...string) *world {
+	return makeWorld(t, past, nil, ids...)
+}
+
+func newWorldAway(t *testing.T, away error, ids ...string) *world {
+	return makeWorld(t, messages.Past{}, away, ids...)
+}
+
+func makeWorld(t *testing.T, past messages.Past, away error, ids ...string) *world {
 	w := &world{
-		t: t, ids: ids,
+		t: t, ids: ids, away: away,
 		system: actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) })),
 		lives:  map[string]int{}, open: map[string]int{}, closed: map[string]int{},
 		status: map[string]report.Image{}, crash: map[string]chan struct{}{},
@@ -57,7 +68,19 @@ func newWorldWith(t *testing.T, past messages.Past, ids ...string) *world {
 	strategy.Intensity, strategy.ParkedRetry = 3, time.Hour
 	w.pid = w.system.Root.Spawn(Props(Options{
 		Key: messages.PoolKey{Pool: "rbd", PoolID: 1}, Status: w, Past: past,
-		Connect: func(context.Context) (*Remote, error) { return &Remote{Close: func() {}}, nil },
+		Connect: func(context.Context) (*Remote, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.away != nil {
+				return nil, w.away
+			}
+			return &Remote{Close: func() {}}, nil
+		},
+		Alone: func(_ context.Context, err error, _ time.Time, attempts int, _ time.Time) ([]report.Image, error) {
+			return []report.Image{
+				{GlobalID: "a", State: "error", Description: fmt.Sprint(err, ", attempt ", attempts)}, {GlobalID: "gone", State: "error"},
+			}, nil
+		},
 		List: func(context.Context, rados.IOContext) ([]string, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -92,7 +115,11 @@ func (w *world) Remove(id string) {
 	defer w.mu.Unlock()
 	w.removed = append(w.removed, id)
 }
-func (w *world) Forget(string)         {}
+func (w *world) Forget(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.forgotten = append(w.forgotten, id)
+}
 func (w *world) Close(context.Context) {}
 
 // until waits for a condition on the world.
@@ -172,6 +199,26 @@ func (p *performer) Close(context.Context) error {
 		p.w.closed[p.id]++
 	}
 	return nil
+}
+
+// A peer that is away from the start: the local images' statuses say so, with each
+// attempt, until their actors take over. A status of an image that is gone meanwhile is
+// left to whoever has it.
+func TestAPeerThatIsAwayFromTheStart(t *testing.T) {
+	w := newWorldAway(t, errors.New("no route"), "a")
+	w.until("two attempts are told", func() bool { return w.status["a"].Description == "no route, attempt 2" })
+	w.mu.Lock()
+	if len(w.lives) > 0 {
+		t.Error("an image runs without a peer")
+	}
+	w.away = nil
+	w.mu.Unlock()
+	w.until("a replays", func() bool { return w.state("a") == "replaying" })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Equal(w.forgotten, []string{"gone"}) {
+		t.Errorf("forgotten: %v", w.forgotten)
+	}
 }
 
 // One image's panic restarts that image alone; its lock is given up before, and the

@@ -138,7 +138,7 @@ func (a account) failed() string {
 		return "the daemon's process starts again under a new identity"
 	case a.cause.Class == rados.Transient && errors.As(err, &cluster) && cluster.Cluster == a.there && a.there != "":
 		if !a.synced {
-			return fmt.Sprintf("nothing is lost on %s meanwhile", a.here)
+			return fmt.Sprintf("what is on %s stays as it is", a.here)
 		}
 		return fmt.Sprintf("the copy on %s stays as it is; if %s is lost, `rbd mirror image promote --force %s` on %s makes it primary", a.here, a.there, a.image, a.here)
 	}

@@ -254,3 +254,15 @@ func TestReplayKeys(t *testing.T) {
 func cause(text string) *report.Cause {
 	return &report.Cause{What: "image rbd/vm", Why: report.WhyError, Class: "transient", When: noon, Text: text}
 }
+
+func TestSyncSaysWhereItStands(t *testing.T) {
+	for want, s := range map[string]core.SyncProgressed{
+		"NOTIFY_SYNC_REQUEST: waiting for a slot among rbd_mirror_concurrent_image_syncs": {Waiting: true},
+		"CREATE_SYNC_POINT":                     {},
+		"COPY_IMAGE 99% (1999 of 2000 objects)": {ObjectsDone: 1999, ObjectsTotal: 2000},
+	} {
+		if got := syncDescription(s); got != want {
+			t.Errorf("%+v: %q, want %q", s, got, want)
+		}
+	}
+}

@@ -70,3 +70,25 @@ func TestSlotsFollowTheirLimit(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// Who has to wait is told so, before it waits; who does not is not.
+func TestWaitingForASlotIsTold(t *testing.T) {
+	s := newSlots(1)
+	release, err := s.AcquireTelling(t.Context(), func() { t.Error("it did not have to wait") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits, got := make(chan struct{}), make(chan error)
+	go func() {
+		release, err := s.AcquireTelling(t.Context(), func() { close(waits) })
+		if err == nil {
+			release()
+		}
+		got <- err
+	}()
+	<-waits
+	release()
+	if err := <-got; err != nil {
+		t.Fatal(err)
+	}
+}

@@ -163,6 +163,11 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 			})
 			return ids, err
 		},
+		Alone: func(ctx context.Context, err error, since time.Time, attempts int, next time.Time) ([]report.Image, error) {
+			return replayer.Alone(ctx, io, key.String(), replayer.Absence{
+				Here: site, There: peer.SiteName, Err: err, Since: since, Attempts: attempts, Next: next,
+			})
+		},
 		Watch: watchMirroring,
 		NewImage: func(key messages.ImageKey, remote *pool.Remote, halt string, past messages.Past) actor.Actor {
 			return w.image(key, names{here: site, there: peer.SiteName}, local, remote, halt, past, trash.Kick, log)
