@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,7 +28,8 @@ type child struct {
 	proc   *os.Process // knows when the pid is not the child's any more
 	link   *link.Conn
 	stderr *capture
-	oom    oomCounts // before it was started
+	oom    oomCounts     // before it was started
+	heard  chan struct{} // closed when all that it said was listened to
 }
 
 // spawn starts a worker. exited is called once, from a goroutine, when it is dead.
@@ -47,7 +49,7 @@ func (s *Supervisor) spawn(exited func(*child, syscall.WaitStatus)) (*child, err
 		return nil, err
 	}
 	defer in.Close()
-	c := &child{link: ours, oom: s.probe.read()}
+	c := &child{link: ours, oom: s.probe.read(), heard: make(chan struct{})}
 	cmd := &exec.Cmd{
 		Path: s.spec.Path, Args: s.spec.Args,
 		Env:    append(os.Environ(), Marker+"="+strconv.Itoa(s.spec.Index)),
@@ -96,13 +98,17 @@ func wait(cmd *exec.Cmd) syscall.WaitStatus {
 	return st
 }
 
-// ending gathers what is known about a dead child. Its last words may still be on
-// their way to us, so it waits for them, though not for ever: a process that it
-// started may hold its stderr open.
+// ending gathers what is known about a dead child. Its last words, on the link and on
+// stderr, may still be on their way to us, so it waits for them, though not for ever: a
+// process that it started may hold either open.
 func (s *Supervisor) ending(c *child, st syscall.WaitStatus) ending {
-	select {
-	case <-c.stderr.done:
-	case <-time.After(time.Second):
+	enough, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, said := range []<-chan struct{}{c.heard, c.stderr.done} {
+		select {
+		case <-said:
+		case <-enough.Done():
+		}
 	}
 	e := ending{status: st}
 	e.crash, e.tail = c.stderr.kept()

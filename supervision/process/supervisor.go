@@ -215,6 +215,7 @@ func (s *Supervisor) exited(c *child, st syscall.WaitStatus) {
 
 // listen takes a child's messages until its end.
 func (s *Supervisor) listen(c *child) {
+	defer close(c.heard)
 	for {
 		m := &controlv1.FromWorker{}
 		if err := c.link.Receive(m); err != nil {
