@@ -66,6 +66,12 @@ test-long: build
 	scripts/with-cluster $(GO) test $(call tags,live long) -count 1 -p 1 -timeout 3h $(if $(RUN),-run '$(RUN)') -v $(LONG_PACKAGES)
 endif
 
+# The randomised test alone, for DURATION; SEED=N repeats a run's sequence.
+DURATION ?= 1h
+.PHONY: soak-random
+soak-random: build
+	$(GO) test $(call tags,live) -count 1 -v -timeout 0 -run TestRandom ./test/random -duration $(DURATION) $(if $(SEED),-seed $(SEED))
+
 .PHONY: test-race
 test-race:
 	$(GO) test $(call tags) -race -timeout 20m $(UNIT_PACKAGES)

@@ -270,3 +270,27 @@ func (d *Daemon) At(socket string) *Daemon {
 	d.Socket = socket
 	return d
 }
+
+// EndByPIDFile ends the daemon that a script started with a pid file in a directory and left running, if that process still
+// is one whose command line names the directory.
+func EndByPIDFile(t testing.TB, file, dir string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return
+	}
+	if args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err != nil || !strings.Contains(string(args), dir) {
+		return
+	}
+	syscall.Kill(pid, syscall.SIGTERM)
+	Eventually(t, time.Minute, func() string {
+		if running(pid) {
+			return fmt.Sprintf("daemon %d does not end", pid)
+		}
+		return ""
+	})
+}
