@@ -151,12 +151,7 @@ func (c *Core) remoteOpened() {
 		c.become(OpenLocalImage, OpenLocal{ImageID: local.ImageID})
 	case c.boot.reg && !c.boot.connected && local.Exists && c.boot.meta.ImageID == local.ImageID:
 		if local.ResyncAfterDisconnect && c.boot.remote.Promotion == Primary && !local.Disabling {
-			if local.ResyncInPlace {
-				c.boot.inPlace = true
-				c.become(OpenLocalImage, OpenLocal{ImageID: local.ImageID})
-				return
-			}
-			c.stop(StopCause{Reason: ResyncWanted, Text: "disconnected: automatic resync", Remove: true})
+			c.resyncByItself("disconnected: automatic resync")
 			return
 		}
 		c.stop(StopCause{Reason: PeerDisconnected, Text: "disconnected"})
@@ -164,6 +159,12 @@ func (c *Core) remoteOpened() {
 		c.prepareClientForNewImage(true)
 	case !c.boot.reg:
 		c.register()
+	case c.boot.meta.ImageID != local.ImageID && c.boot.meta.State == journal.PeerSyncing &&
+		local.PrimaryUUID == c.cfg.RemoteMirrorUUID && c.boot.remote.Promotion == Primary && !local.Disabling:
+		// The primary's site says that there is no complete copy here, and what there is
+		// follows it: two attempts to begin the copy have crossed, one of them being a dead
+		// process's last words that arrived late.
+		c.resyncByItself("the copy was begun twice: automatic resync")
 	case c.boot.meta.ImageID != local.ImageID:
 		// The commit position speaks of another copy: what it skips may be missing here.
 		c.stop(StopCause{Reason: WrongPeerImage, Text: fmt.Sprintf(
@@ -172,6 +173,16 @@ func (c *Core) remoteOpened() {
 	default:
 		c.become(OpenLocalImage, OpenLocal{ImageID: local.ImageID})
 	}
+}
+
+// resyncByItself begins a re-sync that nobody asked for.
+func (c *Core) resyncByItself(why string) {
+	if c.boot.local.ResyncInPlace {
+		c.boot.inPlace = true
+		c.become(OpenLocalImage, OpenLocal{ImageID: c.boot.local.ImageID})
+		return
+	}
+	c.stop(StopCause{Reason: ResyncWanted, Text: why, Remove: true})
 }
 
 // prepareClientForNewImage records, on the remote side, the id that the local image

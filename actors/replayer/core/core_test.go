@@ -195,9 +195,18 @@ var scenarios = map[string]func(w *world){
 		w.send(Start{})
 		w.send(LocalPrepared{localReplica})
 		w.send(RemotePrepared{remoteMaster})
-		w.send(RemoteClientsRead{Registered: true, Connected: true, Meta: journal.MirrorPeerClientMeta{ImageID: "other"}})
+		w.send(RemoteClientsRead{Registered: true, Connected: true, Meta: journal.MirrorPeerClientMeta{ImageID: "other", State: journal.PeerReplaying}})
 		w.send(RemoteOpened{})
 		w.send(Closed{})
+	},
+	"copy-begun-twice": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{localReplica})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Connected: true, Meta: journal.MirrorPeerClientMeta{ImageID: "other", State: journal.PeerSyncing}})
+		w.send(RemoteOpened{})
+		w.send(Closed{})
+		w.send(LocalRemoved{})
 	},
 	"interrupted-sync-goes-on": func(w *world) {
 		w.send(Start{})
