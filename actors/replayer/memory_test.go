@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -66,6 +67,7 @@ type scene struct {
 	flattened wire.OpTID // the flatten; 0: none
 	opening   sync.Mutex // the primary's own librbd opens the image once at a time
 	op        wire.OpTID
+	fault     atomic.Pointer[mem.FaultFunc] // judges the operations of a scene without chaos
 }
 
 // faulty lets an operation of a worker fail, lose its answer or come late.
@@ -77,6 +79,14 @@ func faulty(seed uint64, trusted *sync.Map) mem.Faults {
 		}
 		return chaos.Judge(op)
 	})
+}
+
+// judge asks the fault that the test has set, if any.
+func (s *scene) judge(op mem.Op) mem.Verdict {
+	if fault := s.fault.Load(); fault != nil {
+		return (*fault)(op)
+	}
+	return mem.Verdict{}
 }
 
 // options are what image and journal ask a cluster for.
@@ -98,7 +108,7 @@ func emptyScene(t *testing.T, seed uint64, chaos bool) *scene {
 	s := &scene{t: t, rng: rand.New(rand.NewPCG(seed, 1)), model: make([]byte, imageSize)}
 	faults := func(n uint64) mem.Faults {
 		if !chaos {
-			return nil
+			return mem.FaultFunc(s.judge)
 		}
 		return faulty(seed+n, &s.trusted)
 	}
