@@ -27,15 +27,15 @@ func placeOf(op journal.Operation) place {
 
 // tolerated are the errors that applying an operation again gives. The codes are
 // those that librbd's replay ignores (ignore_error_codes in
-// src/librbd/journal/Replay.cc).
+// src/librbd/journal/Replay.cc), but for EBUSY, which it takes for a snapshot that is
+// protected already: it is also what a lock says that does not hold, and then nothing
+// was done. Protecting again has to be no error.
 func tolerated(op journal.Operation) []syscall.Errno {
 	switch op.(type) {
 	case journal.SnapCreate, journal.SnapRename, journal.Rename:
 		return []syscall.Errno{syscall.EEXIST}
 	case journal.SnapRemove, journal.MetadataRemove:
 		return []syscall.Errno{syscall.ENOENT}
-	case journal.SnapProtect:
-		return []syscall.Errno{syscall.EBUSY}
 	case journal.SnapUnprotect, journal.Flatten:
 		return []syscall.Errno{syscall.EINVAL}
 	case journal.SnapLimit:

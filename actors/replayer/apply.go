@@ -11,6 +11,7 @@ import (
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/image"
+	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/replay"
 )
 
@@ -132,7 +133,8 @@ func (p *performer) operate(ctx context.Context, s replay.Operation) error {
 		}
 	}
 	for _, errno := range s.Tolerate {
-		if errors.Is(err, errno) {
+		// What may work the next time, as when the lock does not hold at the moment, was not done.
+		if errors.Is(err, errno) && rados.Classify(err) == rados.Permanent {
 			p.Log.Info().Err(err).Stringer("event", s.Event.Type()).Msg("operation was done here before")
 			return nil
 		}
