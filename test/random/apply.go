@@ -2,6 +2,7 @@ package random
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -31,6 +32,7 @@ func (p *Plan) apply(op Op) {
 		delete(d.Meta, op.Name)
 	case MapOff, MapOn:
 		d.ObjectMap = op.Kind == MapOn
+		d.remapped = d.remapped || d.ObjectMap
 	case MirrorOff, MirrorOn:
 		d.Mirrored = op.Kind == MirrorOn
 	case Create, Clone:
@@ -69,6 +71,7 @@ func (p *Plan) add(op Op) {
 	} else {
 		d.Layout, d.Size = op.Disk.Layout, op.Snap.Size
 		d.Parent, d.ParentSnap = op.Disk, op.Snap
+		d.Meta = maps.Clone(op.Disk.Meta) // librbd copies it
 		op.Snap.Children++
 	}
 	d.ObjectMap = d.Layout.ObjectMap

@@ -101,7 +101,11 @@ func (f *Family) act(op Op) harness.Digest {
 		f.rbd("feature", "disable", f.spec(d), "object-map", "fast-diff")
 	case MapOn:
 		f.rbd("feature", "enable", f.spec(d), "object-map", "fast-diff")
+		// Of the snapshots, too: librbd rolls back by a snapshot's map without looking whether it is flagged invalid.
 		f.rbd("object-map", "rebuild", "--no-progress", f.spec(d))
+		for _, s := range d.Snaps {
+			f.rbd("object-map", "rebuild", "--no-progress", f.spec(d)+"@"+s.Name)
+		}
 	default:
 		return f.actOnLife(op)
 	}

@@ -64,9 +64,12 @@ type Disk struct {
 	Digest harness.Digest
 
 	faults map[string][]string // by snapshot: what was wrong with librbd's own object map before a failover
-	serial int                 // distinguishes images of one name
-	id     string              // of an image in the trash
-	writer *harness.Writer     // open on the family's site, or nil
+	// remapped: the object map was switched on when there were data.
+	remapped bool
+
+	serial int             // distinguishes images of one name
+	id     string          // of an image in the trash
+	writer *harness.Writer // open on the family's site, or nil
 }
 
 // snap finds a snapshot that fits, or nil.
