@@ -2,8 +2,10 @@ package replayer_test
 
 import (
 	"bytes"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
@@ -124,4 +126,28 @@ func TestOperationsThatFailedOnThePrimary(t *testing.T) {
 	if renamed != name || after.Size != before.Size || after.SnapLimit != before.SnapLimit || len(after.Snapshots) != len(before.Snapshots) {
 		t.Errorf("the replica was %q %+v, and is %q %+v", name, before, renamed, after)
 	}
+}
+
+// What is done to a snapshot that neither site has is forgiven: it was removed later on. A roll-back to it is not: what it
+// brought back is nowhere else.
+func TestOperationsOnMissingSnapshots(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, 7, false)
+	s.append(wire.SnapRename{Op: 1, SnapID: 999, OldName: "gone", NewName: "other"})
+	s.append(wire.OpFinish{Op: 1})
+	s.write(0, "A")
+	w := s.start()
+	s.caughtUp(w)
+	s.equal()
+	s.append(wire.SnapRollback{Op: 2, Name: "gone"})
+	s.append(wire.OpFinish{Op: 2})
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(w.said().Description, "resync the image"); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("a roll-back to nothing: %+v", w.said())
+		}
+	}
+	if s.behind() == "" {
+		t.Error("the roll-back counts as replayed")
+	}
+	s.stop(w)
 }
