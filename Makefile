@@ -57,7 +57,7 @@ test-unit:
 
 .PHONY: test-live
 test-live: build
-	scripts/with-cluster $(GO) test $(call tags,live) -count 1 -p 2 -parallel 3 -timeout 25m $(if $(RUN),-run '$(RUN)') $(if $(V),-v) $(LIVE_PACKAGES)
+	scripts/with-cluster $(GO) test $(call tags,live) -count 1 -p 2 -parallel 3 -timeout 60m $(if $(RUN),-run '$(RUN)') $(if $(V),-v) $(LIVE_PACKAGES)
 
 ifneq ($(LONG_PACKAGES),)
 # What takes longer than a developer's patience: not part of make test.
