@@ -32,7 +32,7 @@ endif
 
 # Packages with tests that need real clusters.
 LIVE_PACKAGES = $(shell grep -rl --include='*_test.go' '^//go:build live' --exclude-dir=.build . | xargs -r -n1 dirname | sort -u)
-LONG_PACKAGES = $(shell grep -rl --include='*_test.go' '^//go:build long' --exclude-dir=.build . | xargs -r -n1 dirname | sort -u)
+LONG_PACKAGES = $(shell grep -rlE --include='*_test.go' '^//go:build (.*[^!])?long' --exclude-dir=.build . | xargs -r -n1 dirname | sort -u)
 
 .PHONY: deps
 deps:
@@ -70,7 +70,7 @@ endif
 DURATION ?= 1h
 .PHONY: soak-random
 soak-random: build
-	$(GO) test $(call tags,live) -count 1 -v -timeout 0 -run TestRandom ./test/random -duration $(DURATION) $(if $(SEED),-seed $(SEED))
+	$(GO) test $(call tags,live) -count 1 -v -timeout 0 -run TestRandom ./test/random -duration $(DURATION) -seed $(or $(SEED),0)
 
 .PHONY: test-race
 test-race:

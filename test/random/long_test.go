@@ -4,4 +4,7 @@ package random_test
 
 import "time"
 
-const defaultDuration = 10 * time.Minute
+const (
+	defaultDuration = 10 * time.Minute
+	defaultSeed     = 0
+)
