@@ -292,18 +292,15 @@ func clonesIn(ctx context.Context, cluster rados.Cluster, pool rados.Pool, paren
 }
 
 // SnapSetLimit changes how many snapshots the image may have;
-// rbd.NoSnapshotLimit ends the limit. A limit below the number there are now is
-// AlreadyDone: it was set when there were fewer (src/librbd/journal/Replay.cc
-// ignores ERANGE for this reason).
+// rbd.NoSnapshotLimit ends the limit. The class refuses a limit below the number there
+// are now (sync points count), so that number becomes the limit then: none at all would
+// be worse, and src/librbd/journal/Replay.cc ignores the refusal.
 func (im *Image) SnapSetLimit(ctx context.Context, limit uint64) (Outcome, error) {
 	return im.operate(ctx, fmt.Sprintf("limit snapshots to %d", limit), func(ctx context.Context, h *Header) (Outcome, error) {
+		limit := max(limit, uint64(len(h.Snapshots)))
 		if h.SnapLimit == limit {
 			return AlreadyDone, nil
 		}
-		err := im.tellHeader(ctx, rbd.SnapshotSetLimit(limit))
-		if errors.Is(err, syscall.ERANGE) {
-			return AlreadyDone, nil
-		}
-		return Done, err
+		return Done, im.tellHeader(ctx, rbd.SnapshotSetLimit(limit))
 	})
 }

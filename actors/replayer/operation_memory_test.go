@@ -128,6 +128,28 @@ func TestOperationsThatFailedOnThePrimary(t *testing.T) {
 	}
 }
 
+// A limit that the primary was below and the replica is not must not stop it; what limits it then is the number of
+// snapshots that it has.
+func TestSnapshotAboveTheReplicasLimit(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, 6, false)
+	for _, ev := range []wire.Event{
+		wire.SnapCreate{Op: 1, Name: "snap-1"}, wire.OpFinish{Op: 1},
+		wire.SnapLimit{Op: 2, Limit: 1}, wire.OpFinish{Op: 2},
+		wire.SnapCreate{Op: 3, Name: "snap-2"}, wire.OpFinish{Op: 3},
+	} {
+		s.append(ev)
+	}
+	s.op = 2
+	w := s.start()
+	s.caughtUp(w)
+	s.stop(w)
+	s.equal()
+	if h, _ := s.replica(); h.SnapLimit != uint64(len(h.Snapshots)) || h.SnapLimit < 2 {
+		t.Errorf("the limit is %d with %d snapshots", h.SnapLimit, len(h.Snapshots))
+	}
+}
+
 // What is done to a snapshot that neither site has is forgiven: it was removed later on. A roll-back to it is not: what it
 // brought back is nowhere else.
 func TestOperationsOnMissingSnapshots(t *testing.T) {
