@@ -80,6 +80,13 @@ type Replayed struct {
 	Seconds float64 `json:"seconds"`
 }
 
+// Add adds another count to this one.
+func (r *Replayed) Add(other Replayed) {
+	r.Entries += other.Entries
+	r.Bytes += other.Bytes
+	r.Seconds += other.Seconds
+}
+
 // Budget is the use of a bound on bytes in flight.
 type Budget struct {
 	Used  int64 `json:"used_bytes"`

@@ -49,9 +49,7 @@ func loggers(d report.Daemon) []logger {
 	var total report.Replayed
 	var images []logger
 	for _, w := range d.Workers {
-		total.Entries += w.Replayed.Entries
-		total.Bytes += w.Replayed.Bytes
-		total.Seconds += w.Replayed.Seconds
+		total.Add(w.Replayed)
 		for _, p := range w.Pools {
 			for _, i := range p.Images {
 				images = append(images, logger{"rbd_mirror_image_" + specOf(i), replayCounters(i.Replayed)})
@@ -311,9 +309,7 @@ func labeledCounters(d report.Daemon, put func(counter, *admin.Value)) *admin.Va
 		}
 	}
 	for _, w := range d.Workers {
-		sum.Entries += w.Replayed.Entries
-		sum.Bytes += w.Replayed.Bytes
-		sum.Seconds += w.Replayed.Seconds
+		sum.Add(w.Replayed)
 		for _, p := range w.Pools {
 			for _, i := range p.Images {
 				add(each, i.Replayed, [2]string{"image", i.Name}, [2]string{"namespace", i.Namespace}, [2]string{"pool", i.Pool})

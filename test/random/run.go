@@ -126,18 +126,23 @@ func (r *Run) round(n int) {
 		moving[f] = r.rounds.IntN(3) == 0
 	}
 	r.during(r.families, func(f *Family) {
-		f.do(r.opt.Operations + f.random.IntN(r.opt.Operations+1))
-		if moving[f] {
-			for _, op := range f.ready() {
-				f.perform(op)
-			}
-		}
-		for _, d := range f.Disks {
-			f.close(d)
-		}
+		f.work(r.opt.Operations+f.random.IntN(r.opt.Operations+1), moving[f])
 	})
 	r.settle()
 	r.move(moving)
+}
+
+// work does some operations, makes the family ready to fail over if it is to, and closes its disks.
+func (f *Family) work(operations int, moving bool) {
+	f.do(operations)
+	if moving {
+		for _, op := range f.ready() {
+			f.perform(op)
+		}
+	}
+	for _, d := range f.Disks {
+		f.close(d)
+	}
 }
 
 // during lets families do something side by side, with faults, and ends the test if anything went wrong.
@@ -192,13 +197,7 @@ func (r *Run) end() {
 	}
 	r.opt.Calm = true
 	r.during(r.families, func(f *Family) {
-		f.do(5)
-		for _, op := range f.ready() {
-			f.perform(op)
-		}
-		for _, d := range f.Disks {
-			f.close(d)
-		}
+		f.work(5, true)
 	})
 	r.settle()
 	r.move(all)
