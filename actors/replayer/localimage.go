@@ -151,6 +151,16 @@ func (l *localImage) enter(ctx context.Context) (done func(), err error) {
 	return l.gate.RUnlock, nil
 }
 
+// enterOwned is enter for a step that changes the journal, which only the lock's owner may.
+func (l *localImage) enterOwned(ctx context.Context) (done func(), err error) {
+	done, err = l.enter(ctx)
+	if err == nil && !l.lock.Valid() {
+		done()
+		return nil, errNotOwner
+	}
+	return done, err
+}
+
 func (l *localImage) role() role {
 	l.state.Lock()
 	defer l.state.Unlock()
@@ -279,14 +289,11 @@ func (l *localImage) close(ctx context.Context) error {
 
 // allocateTag is ALLOCATE_LOCAL_TAG.
 func (p *performer) allocateTag(ctx context.Context, data wire.TagData) (core.Msg, error) {
-	done, err := p.local.enter(ctx)
+	done, err := p.local.enterOwned(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	if !p.local.lock.Valid() {
-		return nil, errNotOwner
-	}
 	if _, err := p.local.journal.AllocateTag(ctx, p.local.role().tagClass, data); err != nil {
 		return nil, err
 	}

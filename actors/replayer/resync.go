@@ -172,14 +172,11 @@ func (p *performer) syncingClient(ctx context.Context, remoteID string) (meta wi
 
 // finishResync is END_RESYNC. The copy is complete, and our client says so.
 func (p *performer) finishResync(ctx context.Context) (core.Msg, error) {
-	done, err := p.local.enter(ctx)
+	done, err := p.local.enterOwned(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	if !p.local.lock.Valid() {
-		return nil, errNotOwner
-	}
 	choice, err := p.local.journal.ResyncChoice(ctx)
 	if err != nil {
 		return nil, err
