@@ -6,10 +6,13 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/lab"
 	"github.com/rbdwarden/rbdwarden/test/harness"
 )
@@ -128,39 +131,53 @@ func writeUntilStopped(t *testing.T, images []*harness.Image) (stop func()) {
 
 // TestKilledInSync kills the daemon again and again during the first copy of images. No sync goes back behind the object
 // that it had reached by its own record, and the contents are equal in the end.
+//
+// It looks only while the daemon is dead: a look takes a second or more on a busy machine, and a whole sync might pass
+// between two. When nothing is left to copy there is another image.
 func TestKilledInSync(t *testing.T) {
+	const (
+		kills = 12
+		lives = 30
+	)
 	pair := harness.ParallelPair(t)
 	pool := harness.NewPool(t, pair, lab.PoolMode)
 	var images []*harness.Image
-	for n := range 2 {
-		image := pool.Create(t, fmt.Sprintf("image%d", n), harness.ImageOptions{SizeMiB: 128, Flags: []string{"--object-size", "64K"}})
-		image.Bench(t, "seq", "64K", "96M")
+	var watching []*witness
+	create := func() {
+		image := pool.Create(t, fmt.Sprintf("image%d", len(images)), harness.ImageOptions{SizeMiB: 64, Flags: []string{"--object-size", "64K"}})
+		image.Bench(t, "seq", "64K", "48M")
 		image.Snapshot(t, "half")
 		image.Bench(t, "rand", "64K", "4M")
 		images = append(images, image)
+		watching = append(watching, witnesses([]*harness.Image{image})...)
 	}
-	watching := witnesses(images)
+	create()
+	create()
 	random := rand.New(rand.NewPCG(3, 4))
 	killedInSync := 0
-	for range 20 {
+	for life := 0; life < lives && killedInSync < kills; life++ {
 		daemon := harness.StartDaemon(t, pair.Secondary, harness.Ours(t))
-		// Wait until a sync has begun or all is done, then let it run for a moment.
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !underWay(t, images); {
-			time.Sleep(50 * time.Millisecond)
-		}
-		for until := time.Now().Add(time.Duration(random.IntN(700)) * time.Millisecond); time.Now().Before(until); {
-			for _, w := range watching {
-				w.observe(t)
+		harness.Eventually(t, time.Minute, func() string {
+			if log, err := os.ReadFile(daemon.Log()); err != nil || !strings.Contains(string(log), "connected to the peer") {
+				return "the daemon is not connected to the peer"
 			}
-		}
-		if underWay(t, images) {
-			killedInSync++
-		}
+			return ""
+		})
+		time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond) // some die in bootstrap, most in the copy
 		daemon.Kill()
+		for _, w := range watching {
+			w.observe(t)
+		}
+		switch {
+		case underWay(t, images):
+			killedInSync++
+		case synced(t, images) && len(images) < 6:
+			create()
+		}
 	}
-	t.Logf("killed %d times during a sync", killedInSync)
-	if killedInSync == 0 {
-		t.Error("no kill met a sync: the test tests nothing")
+	t.Logf("killed %d times during a sync, of %d images", killedInSync, len(images))
+	if killedInSync < 3 {
+		t.Error("hardly a kill met a sync: the test tests nothing")
 	}
 	harness.StartDaemon(t, pair.Secondary, harness.Ours(t))
 	for n, image := range images {
@@ -172,4 +189,15 @@ func TestKilledInSync(t *testing.T) {
 			t.Errorf("%s: a sync point is left on the primary:\n%s", image.Name, left)
 		}
 	}
+}
+
+// synced says whether the first copy of every image is complete.
+func synced(t *testing.T, images []*harness.Image) bool {
+	t.Helper()
+	for _, image := range images {
+		if meta, ok := image.PeerMeta(t); !ok || len(meta.SyncPoints) > 0 || meta.State != journal.PeerReplaying {
+			return false
+		}
+	}
+	return true
 }
