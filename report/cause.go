@@ -22,6 +22,18 @@ const (
 	WhySilent   Why = "silent"    // it did not say that it is alive, and was killed
 	WhyUnready  Why = "unready"   // it did not get ready in time, and was killed
 	WhySpawn    Why = "spawn"     // it could not be started
+	WhyLock     Why = "lock"      // it lost its exclusive lock, or the watch that goes with it
+	WhyStuck    Why = "stuck"     // it made no progress, or something in it did not end
+	// WhyEscalated: the worker was replaced because what failed pointed at it, and not
+	// at one image.
+	WhyEscalated Why = "escalated"
+)
+
+// Levels are what can end and be started again, from the inside out.
+const (
+	LevelImage  = "image"
+	LevelPool   = "pool"
+	LevelWorker = "worker"
 )
 
 // Cause says what died, why and when.
@@ -36,6 +48,25 @@ type Cause struct {
 	// path of a cgroup.
 	Limit string `json:"limit,omitempty"`
 	Text  string `json:"text,omitempty"` // the message, for people; may have many lines
+	// Times counts equal ends in a row that are told as one, when there is more than one:
+	// When is the last one's then, First the first one's.
+	Times int       `json:"times,omitempty"`
+	First time.Time `json:"first,omitzero"`
+}
+
+// Reason is the word under which ends like this one are counted: the class of an error
+// that has one, else Why.
+func (c Cause) Reason() string {
+	if c.Why == WhyError && c.Class != "" {
+		return c.Class
+	}
+	return string(c.Why)
+}
+
+// same tells whether two ends differ in nothing but their time.
+func (c Cause) same(other Cause) bool {
+	return c.What == other.What && c.Why == other.Why && c.Class == other.Class && c.Code == other.Code && c.Signal == other.Signal &&
+		c.Limit == other.Limit && firstLine(c.Text) == firstLine(other.Text)
 }
 
 // String is the cause in one line (of Text, only the first line), without When.
@@ -61,6 +92,9 @@ func (c *Cause) String() string {
 	}
 	if t := firstLine(c.Text); t != "" {
 		s += ": " + t
+	}
+	if c.Times > 1 {
+		s += fmt.Sprintf(" (%d times since %s)", c.Times, Stamp(c.First))
 	}
 	return s
 }

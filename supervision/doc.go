@@ -13,4 +13,8 @@
 // not come back together. Something that has run for Calm is forgiven: the next
 // delay is the first one again. Parked things are retried slowly and without end:
 // nothing here gives up, because a person may be asleep.
+//
+// A Watchdog tells when something does not get on, by its progress. An Escalation tells
+// when what fails points at the worker process and not at one image. A Ledger remembers
+// all ends, beyond the lives of those who saw them.
 package supervision
