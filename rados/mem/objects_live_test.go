@@ -44,6 +44,24 @@ func TestLiveObjects(t *testing.T) {
 	})
 }
 
+// TestLiveRemovedObjectRemembersItsOmap is TestRemovedObjectRemembersItsOmap on an OSD.
+func TestLiveRemovedObjectRemembersItsOmap(t *testing.T) {
+	real, fake := worlds(t)
+	var history []string
+	one, two, three := newSnap(t, real, fake), newSnap(t, real, fake), newSnap(t, real, fake)
+	for i, op := range omapOfARemovedObject(one, two, three) {
+		compare(t, real, fake, &history, action{fmt.Sprintf("o: step %d", i), func(ctx context.Context, w world) (any, error) {
+			return nil, w.io.Write(ctx, "o", op)
+		}})
+		compare(t, real, fake, &history, action{"o: list", func(ctx context.Context, w world) (any, error) {
+			read := &rados.ReadOp{}
+			read.ListSnaps()
+			err := w.io.Read(ctx, "o", read)
+			return normal(read.Steps), err
+		}})
+	}
+}
+
 func writeStep(d dice, op *rados.WriteOp) {
 	// Extents around the pages' ends.
 	offset, length := uint64(d.IntN(3))*4096+uint64(d.IntN(9)), 1+d.IntN(9)

@@ -382,3 +382,41 @@ func TestJournalExpiresTags(t *testing.T) {
 	}
 	want(t, rados.Tell(ctx, io, "journal.x", journal.TagCreate(9, 0, nil)), syscall.ESTALE)
 }
+
+// TestRemovedObjectRemembersItsOmap: an object that was removed while it had an omap and
+// clones, and is made again, makes a clone where its omap is cleared, as if it had one.
+func TestRemovedObjectRemembersItsOmap(t *testing.T) {
+	_, _, io := newPool(t, Options{})
+	for _, op := range omapOfARemovedObject(1, 2, 3) {
+		do(t, io, "o", op)
+	}
+	op := (&rados.ReadOp{})
+	list := op.ListSnaps()
+	if err := io.Read(ctx, "o", op); err != nil {
+		t.Fatal(err)
+	}
+	want := []rados.Clone{
+		{ID: 1, Snaps: []ceph.SnapID{1}},
+		{ID: 2, Snaps: []ceph.SnapID{2}, Size: 3, Overlap: []rados.Extent{{Length: 3}}},
+		{ID: 3, Snaps: []ceph.SnapID{3}, Size: 3},
+		{ID: ceph.NoSnap, Size: 1},
+	}
+	if d := cmp.Diff(want, list.Clones); d != "" {
+		t.Error(d)
+	}
+}
+
+// omapOfARemovedObject are the operations of that test, under three snapshots that were
+// taken one after the other.
+func omapOfARemovedObject(one, two, three ceph.SnapID) []*rados.WriteOp {
+	at := func(snaps ...ceph.SnapID) *rados.WriteOp {
+		return &rados.WriteOp{SnapContext: ceph.SnapContext{Seq: snaps[0], Snaps: snaps}}
+	}
+	return []*rados.WriteOp{
+		w().SetOmap(map[string][]byte{"k": []byte("v")}),
+		at(one).Remove(),
+		at(one).WriteFull([]byte("abc")),
+		at(two, one).ClearOmap(),
+		at(three, two, one).WriteFull([]byte("d")),
+	}
+}

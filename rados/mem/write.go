@@ -79,7 +79,6 @@ func (t *transaction) mutate(create bool) *state {
 	}
 	if create && !t.next.exists {
 		t.next.exists = true
-		t.next.head = state{}
 	}
 	return &t.next.head
 }
@@ -128,8 +127,19 @@ func (t *transaction) remove() error {
 	t.mutate(false)
 	t.next.changed(0, t.next.head.data.size)
 	t.next.exists = false
-	t.next.head = state{}
+	t.next.head = t.next.remains()
 	return nil
+}
+
+// remains is the head of a removed object. Where there are clones, an OSD keeps it, and
+// with it the flag that there is an omap: in an object that is made there again, clearing
+// the omap that it has not is a change, and makes a clone (FLAG_WHITEOUT and FLAG_OMAP in
+// _delete_oid of src/osd/PrimaryLogPG.cc).
+func (o *object) remains() state {
+	if len(o.clones) > 0 && o.head.omap != nil {
+		return state{omap: map[string][]byte{}}
+	}
+	return state{}
 }
 
 func (t *transaction) setOmap(key string, value []byte) {

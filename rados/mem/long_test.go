@@ -1,0 +1,5 @@
+//go:build live && long
+
+package mem
+
+func init() { anySeed = true }
