@@ -66,8 +66,8 @@ type Image struct {
 	stale  bool    // an operation may have changed the header after header was read
 	closed bool
 
-	parentMu   sync.Mutex
-	parent     *Reader // of a clone, once it was needed
+	parentMu   longLock // held while the parent is opened
+	parent     *Reader  // of a clone, once it was needed
 	parentSpec rbd.ParentSpec
 }
 

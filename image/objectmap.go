@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
@@ -30,7 +29,7 @@ type objectMap struct {
 	owned    func() error // nil while the exclusive lock holds
 	fastDiff bool
 
-	mu sync.Mutex
+	mu longLock // held across writes of the map
 	// m is nil if the image has no object map, or one that cannot be written: then
 	// nothing is known, and the flags on the header say so.
 	m      *rbd.ObjectMap

@@ -98,11 +98,11 @@ func TestFlatten(t *testing.T) {
 	p = openedBy(t, io, "child", func(m core.Msg) {
 		if m, ok := m.(core.OperationProgressed); ok {
 			told = append(told, m)
-			if !p.local.gate.TryLock() {
+			if !p.local.gate.TryAcquire(wholeGate) {
 				t.Error("a promotion would have to wait")
 				return
 			}
-			p.local.gate.Unlock()
+			p.local.gate.Release(wholeGate)
 		}
 	})
 	for range 2 { // done again, it is no error

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
@@ -46,8 +48,8 @@ type localImage struct {
 	trouble func(error)                 // tells of what is no reason to stop
 	opened  atomic.Pointer[image.Image] // image, once it may be changed
 
-	gate   sync.RWMutex
-	state  sync.Mutex // guards the rest
+	gate   *semaphore.Weighted // each step takes one, a look takes all
+	state  sync.Mutex          // guards the rest
 	now    role
 	watch  rados.Watch
 	looks  sync.WaitGroup
@@ -57,7 +59,7 @@ type localImage struct {
 
 // openLocal is OPEN_LOCAL_IMAGE.
 func (p *performer) openLocal(ctx context.Context, imageID string) (core.Msg, error) {
-	l := &localImage{io: p.Local.IO, timeout: p.Timeout, notify: p.notify, closed: make(chan struct{})}
+	l := &localImage{io: p.Local.IO, timeout: p.Timeout, notify: p.notify, gate: semaphore.NewWeighted(wholeGate), closed: make(chan struct{})}
 	// Who is primary is looked up before the lock is asked for: from a primary's
 	// owner it must not be taken.
 	j, err := journal.Open(ctx, p.Local.IO, imageID)
@@ -137,18 +139,24 @@ func (l *localImage) watchLock() {
 	})
 }
 
+// wholeGate is more than the steps that are ever under way.
+const wholeGate = 1 << 30
+
 // enter lets one step pass the gate; done lets it out.
 func (l *localImage) enter(ctx context.Context) (done func(), err error) {
-	l.gate.RLock()
+	if err := l.gate.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	done = func() { l.gate.Release(1) }
 	if l.role().promotion() == core.Primary {
-		l.gate.RUnlock()
+		done()
 		return nil, errPromoted
 	}
 	if err := ctx.Err(); err != nil {
-		l.gate.RUnlock()
+		done()
 		return nil, err
 	}
-	return l.gate.RUnlock, nil
+	return done, nil
 }
 
 // enterOwned is enter for a step that changes the journal, which only the lock's owner may.
@@ -182,8 +190,10 @@ func (l *localImage) watchJournal(ctx context.Context) (role, error) {
 // look reads the journal's role with the gate shut: after it no step is under way
 // that did not know the role.
 func (l *localImage) look(ctx context.Context) (role, error) {
-	l.gate.Lock()
-	defer l.gate.Unlock()
+	if err := l.gate.Acquire(ctx, wholeGate); err != nil {
+		return role{}, err
+	}
+	defer l.gate.Release(wholeGate)
 	r, err := readRole(ctx, l.journal)
 	if err != nil {
 		return role{}, err

@@ -33,7 +33,7 @@ type Lock struct {
 	keeper sync.WaitGroup // what keeps the lock up
 	errand sync.WaitGroup // announcements and operations under way
 
-	ending sync.Mutex // serialises Release and Abandon
+	ending chan struct{} // cap 1: full while Release or Abandon is at work
 
 	mu       sync.Mutex
 	state    State
@@ -55,6 +55,7 @@ func newLock(io rados.IOContext, t Target, opts Options) *Lock {
 		wanted:  make(chan struct{}),
 		wake:    make(chan struct{}, 1),
 		suspend: make(chan error, 1),
+		ending:  make(chan struct{}, 1),
 		state:   Acquiring,
 	}
 	l.run, l.stop = context.WithCancel(context.Background())
@@ -124,8 +125,8 @@ func (l *Lock) Verify(ctx context.Context) error {
 // If quiesce or the unlocking fails, the lock stays in the state releasing and
 // Release may be called again. Of a lock that is lost, it just ends the watch.
 func (l *Lock) Release(ctx context.Context, quiesce func(context.Context) error) error {
-	l.ending.Lock()
-	defer l.ending.Unlock()
+	l.ending <- struct{}{}
+	defer func() { <-l.ending }()
 	switch was := l.becomeReleasing(); was {
 	case Released:
 		return nil
@@ -154,8 +155,8 @@ func (l *Lock) Release(ctx context.Context, quiesce func(context.Context) error)
 // say which of its writes are under way. A later Acquire over the same connection
 // adopts the lock; anybody else's blocklists this whole connection.
 func (l *Lock) Abandon(ctx context.Context) error {
-	l.ending.Lock()
-	defer l.ending.Unlock()
+	l.ending <- struct{}{}
+	defer func() { <-l.ending }()
 	if l.becomeReleasing() == Released {
 		return nil
 	}
