@@ -4,13 +4,34 @@ import "slices"
 
 // Halt is an operator's wish that something is not mirrored until further notice, or that
 // it is mirrored again although something around it is not. It is about an image, or with
-// an empty GlobalID about a pool in all its namespaces, or with an empty Pool about all.
+// an empty GlobalID about a namespace, with an empty Namespace about a pool in all its
+// namespaces, or with an empty Pool about all.
 type Halt struct {
 	Pool      string `json:"pool,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	GlobalID  string `json:"global_id,omitempty"`
-	// Reason is what the status says of what is stopped; "" is not stopped.
+	// Reason is what the status says of what is stopped or paused; "" is neither.
 	Reason string `json:"reason,omitempty"`
+	// Pause: an image keeps its lock and its place in the journal meanwhile.
+	Pause bool `json:"pause,omitempty"`
+}
+
+// String is the wish in a few words, as in "rbd/ns/*: paused by root".
+func (h Halt) String() string {
+	what := "*"
+	switch {
+	case h.GlobalID != "":
+		what = h.Pool + "/" + h.Namespace + "/" + h.GlobalID
+	case h.Namespace != "":
+		what = h.Pool + "/" + h.Namespace + "/*"
+	case h.Pool != "":
+		what = h.Pool + "/*"
+	}
+	reason := h.Reason
+	if reason == "" {
+		reason = "mirrored"
+	}
+	return what + ": " + reason
 }
 
 // covers tells whether everything that other is about is also what h is about.
@@ -21,7 +42,7 @@ func (h Halt) covers(other Halt) bool {
 	case h.Pool != other.Pool:
 		return false
 	case h.GlobalID == "":
-		return true
+		return h.Namespace == "" || h.Namespace == other.Namespace
 	}
 	return h.Namespace == other.Namespace && h.GlobalID == other.GlobalID
 }
@@ -35,24 +56,23 @@ type Halts []Halt
 // with the number of commands.
 func (h Halts) With(wish Halt) Halts {
 	kept := slices.DeleteFunc(slices.Clone(h), wish.covers)
-	if kept.reason(wish) == wish.Reason {
+	if was := kept.last(wish); was.Reason == wish.Reason && was.Pause == wish.Pause {
 		return kept // nothing else is in force anyway
 	}
 	return append(kept, wish)
 }
 
-// Stopped tells whether an image is to be left alone, and what its status says. Without
-// an image it is about new ones of the pool.
-func (h Halts) Stopped(pool, namespace, globalID string) (reason string, stopped bool) {
-	reason = h.reason(Halt{Pool: pool, Namespace: namespace, GlobalID: globalID})
-	return reason, reason != ""
+// Of is the wish that is in force for an image; its Reason is "" if the image is to be
+// mirrored. Without an image it is about new ones of the namespace.
+func (h Halts) Of(pool, namespace, globalID string) Halt {
+	return h.last(Halt{Pool: pool, Namespace: namespace, GlobalID: globalID})
 }
 
-func (h Halts) reason(of Halt) string {
+func (h Halts) last(of Halt) Halt {
 	for _, halt := range slices.Backward(h) {
 		if halt.covers(of) {
-			return halt.Reason
+			return halt
 		}
 	}
-	return ""
+	return Halt{}
 }

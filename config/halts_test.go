@@ -32,7 +32,7 @@ func TestHalts(t *testing.T) {
 		}
 		got := ""
 		for _, of := range [][2]string{{"a", "x"}, {"a", "y"}, {"a", ""}, {"b", "x"}, {"", ""}} {
-			if reason, stopped := h.Stopped(of[0], "", of[1]); stopped {
+			if reason := h.Of(of[0], "", of[1]).Reason; reason != "" {
 				if reason != "stopped" {
 					t.Errorf("%v: reason %q", c.wishes, reason)
 				}
@@ -48,6 +48,24 @@ func TestHalts(t *testing.T) {
 	}
 }
 
+// A namespace can be stopped by itself; a stop of the pool covers its namespaces.
+func TestHaltsOfNamespaces(t *testing.T) {
+	stopped := func(h Halts, namespace, image string) bool { return h.Of("a", namespace, image).Reason != "" }
+	h := Halts{}.With(Halt{Pool: "a", Namespace: "n", Reason: "stopped"})
+	if !stopped(h, "n", "x") || stopped(h, "", "x") || stopped(h, "m", "x") || stopped(h, "", "") {
+		t.Errorf("one namespace: %v", h)
+	}
+	if h = h.With(Halt{Pool: "a", Reason: "stopped"}); len(h) != 1 || !stopped(h, "m", "x") {
+		t.Errorf("the pool: %v", h)
+	}
+	if h = h.With(Halt{Pool: "a", Namespace: "n", GlobalID: "x", Reason: "paused", Pause: true}); !h.Of("a", "n", "x").Pause || h.Of("a", "n", "y").Pause {
+		t.Errorf("one image paused: %v", h)
+	}
+	if h = h.With(Halt{Pool: "a", Namespace: "n"}); stopped(h, "n", "x") || !stopped(h, "m", "x") {
+		t.Errorf("one namespace started: %v", h)
+	}
+}
+
 // The short list says the same as all wishes in a row.
 func TestHaltsForgetOnlyWhatIsVoid(t *testing.T) {
 	seed := rand.Uint64()
@@ -58,22 +76,25 @@ func TestHaltsForgetOnlyWhatIsVoid(t *testing.T) {
 		for range rng.IntN(12) {
 			w := Halt{Pool: names[rng.IntN(3)], Reason: []string{"", "stopped", "paused"}[rng.IntN(3)]}
 			if w.Pool != "" {
-				w.GlobalID = names[rng.IntN(3)]
+				w.Namespace, w.GlobalID = names[rng.IntN(2)], names[rng.IntN(3)]
+				w.Pause = w.Reason == "paused"
 			}
 			all, short = append(all, w), short.With(w)
 		}
 		for _, pool := range names {
-			for _, image := range names {
-				if pool == "" && image != "" {
-					continue
-				}
-				a, b := all.reason(Halt{Pool: pool, GlobalID: image}), short.reason(Halt{Pool: pool, GlobalID: image})
-				if a != b {
-					t.Fatalf("seed %d: %s/%s is %q by %v, %q by %v", seed, pool, image, a, fmt.Sprint(all), b, fmt.Sprint(short))
+			for _, namespace := range names[:2] {
+				for _, image := range names {
+					if pool == "" && namespace+image != "" {
+						continue
+					}
+					a, b := all.Of(pool, namespace, image), short.Of(pool, namespace, image)
+					if a.Reason != b.Reason || a.Pause != b.Pause {
+						t.Fatalf("seed %d: %s/%s/%s is %v by %v, %v by %v", seed, pool, namespace, image, a, fmt.Sprint(all), b, fmt.Sprint(short))
+					}
 				}
 			}
 		}
-		if len(short) > 9 {
+		if len(short) > 13 {
 			t.Fatalf("seed %d: %d wishes", seed, len(short))
 		}
 	}

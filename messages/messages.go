@@ -52,10 +52,13 @@ func (p Past) Plus(of Past) Past {
 type ToImage interface{ toImage() }
 
 type (
-	// StartImage starts a stopped image, also one that was stopped by command.
+	// StartImage starts a stopped image, also one that was stopped or paused by command.
 	StartImage struct{}
 	// StopImage stops an image until StartImage. Answered by ImageStopped.
 	StopImage struct{ Reason string }
+	// PauseImage lets an image replay nothing until StartImage or RestartImage: it keeps its
+	// lock and its place in the journal. One that does not replay yet is paused when it does.
+	PauseImage struct{ Reason string }
 	// RestartImage stops the image and starts it at once.
 	RestartImage struct{}
 	// FlushImage commits what has been read so far as soon as it is safe. Answered by
@@ -72,16 +75,17 @@ type (
 // ImageFlushed answers FlushImage.
 type ImageFlushed struct{ Key ImageKey }
 
-// ToImageNamed is a message for the image with that name or global id, or for all
-// images of the pool if Name is empty: then those that are found later are stopped or
-// started in the same way.
+// ToImageNamed is a message for the image with that global id, or for all images of the
+// pool if it is empty. Those that are found later are stopped, paused or started in the
+// same way.
 type ToImageNamed struct {
-	Name    string
-	Message ToImage
+	GlobalID string
+	Message  ToImage
 }
 
 func (StartImage) toImage()   {}
 func (StopImage) toImage()    {}
+func (PauseImage) toImage()   {}
 func (RestartImage) toImage() {}
 func (FlushImage) toImage()   {}
 func (NudgeImage) toImage()   {}

@@ -181,9 +181,15 @@ type Image struct {
 	Primary     *Position `json:"primary_position,omitempty"`
 	Safe        *Position `json:"safe_position,omitempty"`
 
-	Restarts  int       `json:"restarts"`
-	Parked    bool      `json:"parked"`
-	Paused    bool      `json:"paused"` // by an operator
+	Restarts int  `json:"restarts"`
+	Parked   bool `json:"parked"`
+	// Stopped and Paused are by an operator. A paused image keeps its lock and its place in
+	// the journal; until it replays (Step PAUSED) it is yet to be paused.
+	Stopped bool `json:"stopped"`
+	Paused  bool `json:"paused"`
+	// Settled is when it last came to rest: it began to replay or to hold still, or it
+	// stopped and what follows was decided.
+	Settled   time.Time `json:"settled,omitzero"`
 	NextStart time.Time `json:"next_start,omitzero"`
 	LastCause *Cause    `json:"last_cause,omitempty"`
 	Trace     []Step    `json:"trace,omitempty"` // newest last; bounded

@@ -22,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer"
+	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/rados"
@@ -71,9 +72,9 @@ type Options struct {
 	Watch func(ctx context.Context, io rados.IOContext, changed func(globalID string)) (stop func(), err error)
 	// Trash deletes what was moved to the local trash; nil: nothing is deleted.
 	Trash *Deleter
-	// NewImage makes the actor of an image. With a reason to halt it starts only
+	// NewImage makes the actor of an image. With a halt it starts, or replays, only
 	// when it is told to; past is what became of its earlier ones.
-	NewImage func(key messages.ImageKey, remote *Remote, halt string, past messages.Past) actor.Actor
+	NewImage func(key messages.ImageKey, remote *Remote, halt config.Halt, past messages.Past) actor.Actor
 	// Halts are what was stopped by command before.
 	Halts config.Halts
 	// Refresh is the time between two lists when nothing is notified.
@@ -467,26 +468,20 @@ func (p *Pool) nudge(c actor.Context, globalID string, m messages.NudgeImage) {
 	}
 }
 
-// forward hands a command to an image by its name or global id, or to all.
+// forward hands a command to an image by its global id, or to all.
 //
-// Invariant: an image that was stopped by command stays so, also if its actor dies, until
-// a command starts it.
+// Invariant: an image that was stopped or paused by command stays so, also if its actor
+// dies, or if it is run here only later, until a command starts it.
 func (p *Pool) forward(c actor.Context, m messages.ToImageNamed) {
-	stop, isStop := m.Message.(messages.StopImage)
-	starts := false
-	switch m.Message.(type) {
-	case messages.StartImage, messages.RestartImage:
-		starts = true
-	}
-	if m.Name == "" && (isStop || starts) {
-		p.halts = p.halts.With(p.wish("", stop.Reason))
+	wish, isWish := Wish(m.Message)
+	isStop, starts := isWish && wish.Reason != "" && !wish.Pause, isWish && wish.Reason == ""
+	if isWish {
+		wish.Pool, wish.Namespace, wish.GlobalID = p.opt.Key.Pool, p.opt.Key.Namespace, m.GlobalID
+		p.halts = p.halts.With(wish)
 	}
 	for id, ch := range p.children {
-		if m.Name != "" && m.Name != id && m.Name != ch.last.Name {
+		if m.GlobalID != "" && m.GlobalID != id {
 			continue
-		}
-		if m.Name != "" && (isStop || starts) {
-			p.halts = p.halts.With(p.wish(id, stop.Reason))
 		}
 		_, isFlush := m.Message.(messages.FlushImage)
 		switch {
@@ -500,15 +495,25 @@ func (p *Pool) forward(c actor.Context, m messages.ToImageNamed) {
 			ch.restart.Step(supervision.Forgiven{When: time.Now()})
 			p.spawnChild(c, id, ch) // it waited for its restart
 		case isStop:
-			ch.last.State, ch.last.Description, ch.last.Paused = "stopped", stop.Reason, true
+			ch.last.State, ch.last.Description, ch.last.Step = "stopped", wish.Reason, core.Stopped.String()
+			ch.last.Stopped, ch.last.Paused, ch.last.Settled = true, false, time.Now()
 			p.tellStatus(id, ch.last)
 		}
 	}
 }
 
-// wish is what an operator wants of an image, or of all.
-func (p *Pool) wish(globalID, reason string) config.Halt {
-	return config.Halt{Pool: p.opt.Key.Pool, Namespace: p.opt.Key.Namespace, GlobalID: globalID, Reason: reason}
+// Wish is what a command means for the time to come, without what it is about; false if
+// it means nothing for that.
+func Wish(m messages.ToImage) (config.Halt, bool) {
+	switch m := m.(type) {
+	case messages.StopImage:
+		return config.Halt{Reason: m.Reason}, true
+	case messages.PauseImage:
+		return config.Halt{Reason: m.Reason, Pause: true}, true
+	case messages.StartImage, messages.RestartImage:
+		return config.Halt{}, true
+	}
+	return config.Halt{}, false
 }
 
 // stop ends everything in order: the images first.
@@ -569,8 +574,8 @@ func (p *Pool) snapshot() report.Pool {
 		Name: p.opt.Key.Pool, ID: p.opt.Key.PoolID, Namespace: p.opt.Key.Namespace,
 		Peer: p.opt.Peer, Health: healthOf(p.callouts), Callouts: p.callouts, Waits: p.trouble,
 	}
-	_, r.Stopped = p.halts.Stopped(p.opt.Key.Pool, "", "")
-
+	all := p.halts.Of(p.opt.Key.Pool, p.opt.Key.Namespace, "")
+	r.Stopped = all.Reason != "" && !all.Pause
 	if p.remote != nil {
 		r.Peer.Reachable, r.Peer.MirrorUUID = true, p.remote.MirrorUUID
 		r.RemoteSocket = p.remote.Socket

@@ -40,7 +40,7 @@ type respawn struct {
 
 // spawnChild starts an image's actor under a name that was never used before.
 func (p *Pool) spawnChild(c actor.Context, globalID string, ch *child) {
-	halt, _ := p.halts.Stopped(p.opt.Key.Pool, p.opt.Key.Namespace, globalID)
+	halt := p.halts.Of(p.opt.Key.Pool, p.opt.Key.Namespace, globalID)
 	past := ch.past
 	props := actor.PropsFromProducer(func() actor.Actor { return p.opt.NewImage(p.imageKey(globalID), p.remote, halt, past) })
 	ch.pid = c.SpawnPrefix(props, "image-"+globalID)

@@ -17,6 +17,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/actors/replayer"
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	"github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/report"
@@ -87,7 +88,7 @@ func makeWorld(t *testing.T, past messages.Past, away error, ids ...string) *wor
 			return slices.Clone(w.ids), w.listErr
 		},
 		Watch: func(context.Context, rados.IOContext, func(string)) (func(), error) { return func() {}, nil },
-		NewImage: func(key messages.ImageKey, _ *Remote, halt string, past messages.Past) actor.Actor {
+		NewImage: func(key messages.ImageKey, _ *Remote, halt config.Halt, past messages.Past) actor.Actor {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.lives[key.GlobalID]++
@@ -95,7 +96,7 @@ func makeWorld(t *testing.T, past messages.Past, away error, ids ...string) *wor
 				Key: key, Core: core.Config{LocalMirrorUUID: "l", RemoteMirrorUUID: "r", CommitInterval: time.Hour, ReadBytes: 1, BufferBytes: 1},
 				NewPerformer: func(func(core.Msg)) replayer.Performer { return &performer{w: w, id: key.GlobalID} },
 				Retry:        func(core.StopCause, int) (time.Duration, bool) { return time.Hour, true },
-				Log:          zerolog.Nop(), CloseTimeout: 5 * time.Second, Paused: halt, Past: past,
+				Log:          zerolog.Nop(), CloseTimeout: 5 * time.Second, Halt: halt, Past: past,
 			})
 		},
 		Refresh: 20 * time.Millisecond, Timeout: 5 * time.Second, Strategy: strategy, Log: zerolog.Nop(),
@@ -288,7 +289,7 @@ func TestParkedImageStartsOnCommand(t *testing.T) {
 	w.crash["a"] = make(chan struct{})
 	lives := w.lives["a"]
 	w.mu.Unlock()
-	w.system.Root.Send(w.pid, messages.ToImageNamed{Name: "a", Message: messages.StartImage{}})
+	w.system.Root.Send(w.pid, messages.ToImageNamed{GlobalID: "a", Message: messages.StartImage{}})
 	w.until("a replays again", func() bool {
 		return w.state("a") == "replaying" && w.lives["a"] == lives+1 && w.status["a"].Restarts == lives
 	})
@@ -359,11 +360,11 @@ func TestStoppedStaysStopped(t *testing.T) {
 	w := newWorld(t, "a", "b")
 	w.until("both replay", func() bool { return w.state("a") == "replaying" && w.state("b") == "replaying" })
 	tell := func(name string, m messages.ToImage) {
-		w.system.Root.Send(w.pid, messages.ToImageNamed{Name: name, Message: m})
+		w.system.Root.Send(w.pid, messages.ToImageNamed{GlobalID: name, Message: m})
 	}
 	halted := func(id string) bool {
 		s := w.status[id]
-		return s.State == "stopped" && strings.HasPrefix(s.Description, "stopped") && s.Paused && w.open[id] == 0
+		return s.State == "stopped" && strings.HasPrefix(s.Description, "stopped") && s.Stopped && w.open[id] == 0
 	}
 	tell("a", messages.StopImage{Reason: "stopped"})
 	w.until("a is stopped", func() bool { return halted("a") })
@@ -396,6 +397,40 @@ func TestStoppedStaysStopped(t *testing.T) {
 	})
 }
 
+// What was paused by command stays so: over a panic of its actor, and for an image that is
+// run here only later. It is open, that is locked, meanwhile; a stop lets go of it.
+func TestPausedStaysPaused(t *testing.T) {
+	w := newWorld(t, "a")
+	w.until("a replays", func() bool { return w.state("a") == "replaying" })
+	tell := func(id string, m messages.ToImage) {
+		w.system.Root.Send(w.pid, messages.ToImageNamed{GlobalID: id, Message: m})
+	}
+	paused := func(id string) bool {
+		s := w.status[id]
+		return s.Step == core.Paused.String() && s.State == "stopped" && strings.HasPrefix(s.Description, "paused by root") && s.Paused && !s.Stopped && w.open[id] == 1
+	}
+	pause := messages.PauseImage{Reason: "paused by root"}
+	tell("b", pause)
+	tell("a", pause)
+	tell("a", pause)
+	w.until("a is paused", func() bool { return paused("a") && w.lives["a"] == 1 })
+	w.mu.Lock()
+	settled := w.status["a"].Settled
+	crash := w.crash["a"]
+	w.crash["a"], w.crash["b"] = make(chan struct{}), make(chan struct{})
+	w.ids = []string{"a", "b"}
+	w.mu.Unlock()
+	close(crash)
+	w.until("another actor of a holds still", func() bool { return w.lives["a"] == 2 && paused("a") && w.status["a"].Settled.After(settled) })
+	w.until("b is paused from the start", func() bool { return paused("b") })
+	tell("a", messages.StartImage{})
+	w.until("a replays", func() bool { return w.state("a") == "replaying" && !w.status["a"].Paused && w.lives["a"] == 2 })
+	tell("b", messages.StopImage{Reason: "stopped"})
+	w.until("b is stopped", func() bool { return w.status["b"].Stopped && !w.status["b"].Paused && w.open["b"] == 0 })
+	tell("b", messages.StartImage{})
+	w.until("b replays, the pause is forgotten", func() bool { return w.state("b") == "replaying" })
+}
+
 // Who waits for its restart, parked, is started at once by a command, and stopped by one.
 func TestParkedImageObeys(t *testing.T) {
 	w := newWorld(t, "a")
@@ -404,12 +439,12 @@ func TestParkedImageObeys(t *testing.T) {
 	close(crash)
 	w.mu.Unlock()
 	w.until("a is parked", func() bool { return w.status["a"].Parked })
-	w.system.Root.Send(w.pid, messages.ToImageNamed{Name: "a", Message: messages.StopImage{Reason: "stopped"}})
+	w.system.Root.Send(w.pid, messages.ToImageNamed{GlobalID: "a", Message: messages.StopImage{Reason: "stopped"}})
 	w.until("a is stopped", func() bool { return w.status["a"].State == "stopped" })
 	w.mu.Lock()
 	w.crash["a"] = make(chan struct{})
 	w.mu.Unlock()
-	w.system.Root.Send(w.pid, messages.ToImageNamed{Name: "a", Message: messages.StartImage{}})
+	w.system.Root.Send(w.pid, messages.ToImageNamed{GlobalID: "a", Message: messages.StartImage{}})
 	w.until("a replays", func() bool { return w.state("a") == "replaying" })
 }
 
@@ -421,7 +456,7 @@ func TestFlushIsAnswered(t *testing.T) {
 	w.mu.Unlock()
 	w.until("one replays, one is parked", func() bool { return w.state("a") == "replaying" && w.status["parked"].Parked })
 	for _, id := range []string{"a", "parked"} {
-		r, err := w.system.Root.RequestFuture(w.pid, messages.ToImageNamed{Name: id, Message: messages.FlushImage{}}, 10*time.Second).Result()
+		r, err := w.system.Root.RequestFuture(w.pid, messages.ToImageNamed{GlobalID: id, Message: messages.FlushImage{}}, 10*time.Second).Result()
 		if m, ok := r.(messages.ImageFlushed); err != nil || !ok || m.Key.GlobalID != id {
 			t.Errorf("%s: %v, %v", id, r, err)
 		}

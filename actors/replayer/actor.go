@@ -22,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
+	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/report"
@@ -52,8 +53,9 @@ type Options struct {
 	Log   zerolog.Logger
 	// CloseTimeout bounds how long a dying actor waits for its effects and locks.
 	CloseTimeout time.Duration
-	// Paused, if it is not empty, says why the image starts only when it is told to.
-	Paused string
+	// Halt, if its Reason is not empty, says why the image starts, or with Pause replays,
+	// only when it is told to.
+	Halt config.Halt
 	// Meter counts what all images of the worker replay; nil: nobody counts.
 	Meter *Meter
 	// Here and There are the names of this site and of the peer's, for descriptions.
@@ -81,8 +83,10 @@ type Actor struct {
 	broke     bool      // it ended by an error and does not replay again yet
 	synced    bool      // the local copy was replayed to: it is whole
 	restarts  int       // how often it replayed again after an error
-	paused    bool
-	asked     string // with which words it was paused
+	halted    bool      // stopped by command
+	asked     string    // with which words it was stopped
+	paused    string    // with which words it was paused; "" if it was not
+	settled   time.Time // when it last came to rest
 	replayed  Meter
 	flushers  []flusher
 	restart   bool      // start again as soon as STOPPED is reached
@@ -96,7 +100,14 @@ type Actor struct {
 
 // New returns the actor of an image.
 func New(opt Options) *Actor {
-	return &Actor{opt: opt, core: core.New(opt.Core), paused: opt.Paused != "", asked: opt.Paused}
+	a := &Actor{opt: opt, core: core.New(opt.Core)}
+	switch {
+	case opt.Halt.Pause:
+		a.paused = opt.Halt.Reason
+	case opt.Halt.Reason != "":
+		a.halted, a.asked = true, opt.Halt.Reason
+	}
+	return a
 }
 
 // Messages of the actor to itself.
@@ -140,7 +151,7 @@ func (a *Actor) Receive(c actor.Context) {
 	case timerMsg:
 		a.step(c, m.msg, 0)
 	case startDue:
-		if !a.paused && a.nextAt.Equal(m.at) {
+		if !a.halted && a.nextAt.Equal(m.at) {
 			a.start(c)
 		}
 	case reportDue:
@@ -164,9 +175,12 @@ func (a *Actor) started(c actor.Context) {
 	a.perform = a.opt.NewPerformer(func(m core.Msg) { system.Root.Send(self, notified{m}) })
 	a.since = time.Now()
 	a.renewContext()
-	if a.paused {
-		a.report(c)
+	if a.halted {
+		a.settle(c)
 		return
+	}
+	if a.paused != "" {
+		a.step(c, core.Pause{}, 0)
 	}
 	a.start(c)
 }
@@ -182,10 +196,20 @@ func (a *Actor) start(c actor.Context) {
 func (a *Actor) command(c actor.Context, m messages.ToImage) {
 	switch m := m.(type) {
 	case messages.StartImage:
-		a.paused = false
+		a.halted = false
+		a.unpause(c)
 		a.start(c)
+	case messages.PauseImage:
+		halted := a.halted
+		a.halted, a.paused = false, m.Reason
+		a.step(c, core.Pause{}, 0)
+		a.report(c)
+		if halted {
+			a.start(c)
+		}
 	case messages.RestartImage:
-		a.paused, a.restart = false, true
+		a.halted, a.restart = false, true
+		defer a.unpause(c)
 		if a.core.State() == core.Stopped {
 			a.restart = false
 			a.start(c)
@@ -193,7 +217,7 @@ func (a *Actor) command(c actor.Context, m messages.ToImage) {
 		}
 		a.step(c, core.Stop{Reason: "restarting"}, 0)
 	case messages.StopImage:
-		a.paused, a.restart = true, false
+		a.halted, a.restart = true, false
 		if c.Sender() != nil {
 			a.askers = append(a.askers, c.Sender())
 		}
@@ -201,13 +225,14 @@ func (a *Actor) command(c actor.Context, m messages.ToImage) {
 		stopped := a.core.State() == core.Stopped
 		a.step(c, core.Stop{Reason: m.Reason}, 0)
 		a.answerAskers(c)
+		a.unpause(c)
 		if stopped {
 			a.halt(c)
 		}
 	case messages.FlushImage:
 		a.flush(c)
 	case messages.NudgeImage:
-		if a.core.State() == core.Stopped && !a.paused && !m.Unlisted {
+		if a.core.State() == core.Stopped && !a.halted && !m.Unlisted {
 			a.start(c)
 		} else if a.core.Progressing() {
 			a.perform.Look()
@@ -245,14 +270,16 @@ func (a *Actor) step(c actor.Context, m core.Msg, took time.Duration) {
 	case core.CreateLocalImage, core.ImageSync, core.RemoveLocalImage:
 		a.synced = false
 	}
-	if from == core.StartReplay && to == core.Replaying {
+	if from == core.StartReplay && (to == core.Replaying || to == core.Paused) {
 		a.replaying = time.Now()
 		if a.broke {
 			a.broke = false
 			a.restarts++
 		}
-		a.report(c)
+		a.settle(c)
 		a.tick(c)
+	} else if from != to && (from == core.Paused && to == core.Replaying || to == core.Paused) {
+		a.settle(c)
 	}
 	a.flushed(c, m)
 }
@@ -348,13 +375,30 @@ func (a *Actor) stopped(c actor.Context) {
 	case a.restart:
 		a.restart = false
 		a.start(c)
-	case a.paused:
+	case a.halted:
+		a.settle(c)
 	default:
 		a.failed++
 		if delay, ok := a.opt.Retry(cause, a.failed); ok {
 			a.startLater(c, delay)
 		}
-		a.report(c) // now that the next attempt is known
+		a.settle(c) // now that the next attempt is known
+	}
+}
+
+// settle notes, and tells, that the image has come to rest: a command that it was given
+// before has had its effect.
+func (a *Actor) settle(c actor.Context) {
+	a.settled = time.Now()
+	a.report(c)
+}
+
+// unpause ends a pause by command. Of an image that is to stop it comes after the stop, so
+// that nothing is replayed meanwhile.
+func (a *Actor) unpause(c actor.Context) {
+	if a.paused != "" {
+		a.paused = ""
+		a.step(c, core.Resume{}, 0)
 	}
 }
 

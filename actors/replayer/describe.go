@@ -67,7 +67,7 @@ func (a account) advice() string {
 		if strings.Contains(a.cause.Text, ":") {
 			return "" // not by an operator: it says why
 		}
-		return fmt.Sprintf("`rbd-warden image resume %s` on %s goes on", i, h)
+		return fmt.Sprintf("`rbd-warden image start %s` on %s goes on", i, h)
 	case core.LocalIsPrimary:
 		return fmt.Sprintf("%s is written on %s, which replays nothing into it", i, h)
 	case core.LocalDisabling:

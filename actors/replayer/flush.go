@@ -18,7 +18,7 @@ type flusher struct {
 
 // flush commits what has been read so far, and answers when that is done.
 func (a *Actor) flush(c actor.Context) {
-	if upTo, any := a.core.Read(); any && c.Sender() != nil {
+	if upTo, any := a.core.Read(); any && c.Sender() != nil && a.core.State() != core.Paused {
 		a.flushers = append(a.flushers, flusher{c.Sender(), upTo})
 	} else if c.Sender() != nil {
 		c.Respond(messages.ImageFlushed{Key: a.opt.Key})
@@ -34,7 +34,7 @@ func (a *Actor) flushed(c actor.Context, m core.Msg) {
 	}
 	waiting := a.flushers[:0]
 	for _, f := range a.flushers {
-		if a.core.Progressing() && !a.core.CommittedUpTo(f.upTo) {
+		if a.core.Progressing() && a.core.State() != core.Paused && !a.core.CommittedUpTo(f.upTo) {
 			waiting = append(waiting, f)
 			continue
 		}
@@ -56,5 +56,5 @@ func (a *Actor) halt(c actor.Context) {
 	if a.timer != nil {
 		a.timer.Stop()
 	}
-	a.report(c)
+	a.settle(c)
 }

@@ -24,6 +24,7 @@ import (
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/ceph/mirror"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/image/lock"
 	imagesync "github.com/rbdwarden/rbdwarden/image/sync"
@@ -239,7 +240,7 @@ func (s *scene) start() *worker {
 			return ids, err
 		},
 		Watch: func(context.Context, rados.IOContext, func(string)) (func(), error) { return func() {}, nil },
-		NewImage: func(key messages.ImageKey, _ *pool.Remote, _ string, _ messages.Past) actor.Actor {
+		NewImage: func(key messages.ImageKey, _ *pool.Remote, _ config.Halt, _ messages.Past) actor.Actor {
 			return s.newImage(key, here, there)
 		},
 		Refresh: 20 * time.Millisecond, Timeout: 10 * time.Second,

@@ -50,7 +50,7 @@ func (a *Actor) snapshot(now time.Time) report.Image {
 		State: state, Step: a.core.State().String(), Description: description, Since: a.since,
 		EntriesBehind: -1, LagSeconds: -1, SyncPercent: -1,
 		BytesPerSecond: bytes, EventsPerSecond: entries, Restarts: past.Restarts, Replayed: a.replayed.Read(),
-		Paused: a.paused, NextStart: a.nextAt, LastCause: past.LastCause, Trace: append([]report.Step(nil), a.trace.steps...),
+		Stopped: a.halted, Paused: a.paused != "", Settled: a.settled, NextStart: a.nextAt, LastCause: past.LastCause, Trace: append([]report.Step(nil), a.trace.steps...),
 	}
 	if p, ok := a.core.Progress(); ok {
 		r.EntriesBehind = p.EntriesBehind
@@ -91,6 +91,8 @@ func (a *Actor) status(now time.Time) (state, description string) {
 	switch s := a.core.State(); s {
 	case core.Replaying, core.GetRemoteTag, core.AllocateLocalTag:
 		return stateReplaying, "replaying, " + a.replayDescription(now)
+	case core.Paused:
+		return stateStopped, a.pausedDescription() + ", " + a.replayDescription(now)
 	case core.ImageSync:
 		if a.core.InPlace() {
 			return stateSyncing, inPlaceDescription(a.core.Sync())
@@ -107,8 +109,8 @@ func (a *Actor) status(now time.Time) (state, description string) {
 		}
 		return stateStoppingReplay, strings.TrimSuffix("stopping replay: "+report.Bounded(report.OneLine(cause.Text), maxCause), ": ")
 	case core.Stopped:
-		if a.paused && a.asked != "" {
-			return stateStopped, a.pausedDescription() // whatever had stopped it before
+		if a.halted && a.asked != "" {
+			return stateStopped, a.haltedDescription() // whatever had stopped it before
 		}
 		return stoppedState(cause), a.stoppedDescription(false)
 	default:
@@ -153,10 +155,20 @@ func (a *Actor) stoppedDescription(trying bool) string {
 	return a.account(trying).String()
 }
 
-func (a *Actor) pausedDescription() string {
+func (a *Actor) haltedDescription() string {
 	said := a.account(false)
 	said.cause = core.StopCause{Reason: core.StopRequested, Text: a.asked}
 	return said.String()
+}
+
+// pausedDescription is about an image in PAUSED.
+func (a *Actor) pausedDescription() string {
+	words := a.paused
+	if words == "" {
+		words = "paused"
+	}
+	return fmt.Sprintf("%s: %s keeps the image's lock and its place in the journal; `rbd-warden image resume %s` there goes on",
+		report.Bounded(report.OneLine(words), maxCause), a.opt.Here, a.spec())
 }
 
 // account is what a description says of the reason for which the image stopped.

@@ -165,8 +165,8 @@ type Stopped struct{}
 // Snapshot asks for []report.Pool.
 type Snapshot struct{}
 
-// Command is a message for an image, by its name or global id. Without an image it is for
-// all of the pool, in all its namespaces; without a pool for all.
+// Command is a message for an image, by its global id. Without an image it is for all of
+// the namespace; without a namespace then for all of the pool; without a pool for all.
 type Command struct {
 	Pool, Namespace, Image string
 	Message                messages.ToImage
@@ -485,19 +485,17 @@ func (s *Site) maybeEnd(c actor.Context) {
 
 // command hands a message on to the images that it is for.
 func (s *Site) command(c actor.Context, m Command) {
-	switch msg := m.Message.(type) {
-	case messages.StopImage:
-		s.halts = s.halts.With(config.Halt{Pool: m.Pool, Namespace: m.Namespace, GlobalID: m.Image, Reason: msg.Reason})
-	case messages.StartImage, messages.RestartImage:
-		s.halts = s.halts.With(config.Halt{Pool: m.Pool, Namespace: m.Namespace, GlobalID: m.Image})
+	if wish, ok := pool.Wish(m.Message); ok {
+		wish.Pool, wish.Namespace, wish.GlobalID = m.Pool, m.Namespace, m.Image
+		s.halts = s.halts.With(wish)
 	}
 	for _, p := range s.pools {
 		if m.Pool != "" && m.Pool != p.found.Pool.Pool.Name {
 			continue
 		}
 		for key, pid := range p.children {
-			if pid != nil && (m.Image == "" || key.namespace == m.Namespace) {
-				c.RequestWithCustomSender(pid, messages.ToImageNamed{Name: m.Image, Message: m.Message}, c.Sender())
+			if pid != nil && (m.Image == "" && m.Namespace == "" || key.namespace == m.Namespace) {
+				c.RequestWithCustomSender(pid, messages.ToImageNamed{GlobalID: m.Image, Message: m.Message}, c.Sender())
 			}
 		}
 	}

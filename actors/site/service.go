@@ -158,7 +158,8 @@ func (s *Site) snapshot() []report.Pool {
 				Name: p.found.Pool.Pool.Name, ID: id, Health: report.HealthWarning, Waits: p.trouble, Leader: p.leading,
 				InstanceID: strconv.FormatUint(s.opt.InstanceID, 10),
 			}
-			_, r.Stopped = s.halts.Stopped(r.Name, "", "")
+			all := s.halts.Of(r.Name, "", "")
+			r.Stopped = all.Reason != "" && !all.Pause
 			if peer, _, ok := p.peer(); ok {
 				r.Peer = report.Peer{UUID: peer.UUID, Site: peer.SiteName, Client: peer.ClientName}
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/actors/pool"
 	"github.com/rbdwarden/rbdwarden/actors/replayer"
 	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
+	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/mirror"
 	"github.com/rbdwarden/rbdwarden/rados"
@@ -151,7 +152,7 @@ func (w *world) newPool(_ context.Context, found mirror.Pool, namespace string, 
 			return append([]string(nil), w.images[name]...), nil
 		},
 		Watch: func(context.Context, rados.IOContext, func(string)) (func(), error) { return func() {}, nil },
-		NewImage: func(key messages.ImageKey, _ *pool.Remote, _ string, past messages.Past) actor.Actor {
+		NewImage: func(key messages.ImageKey, _ *pool.Remote, _ config.Halt, past messages.Past) actor.Actor {
 			w.mu.Lock()
 			crash := w.crash[name]
 			w.crash[name], w.pasts[name] = false, past

@@ -259,7 +259,7 @@ const removing = "REMOVE_LOCAL_IMAGE"
 // of rbd-mirror's image replayer (ImageReplayer::to_string).
 func imageState(i report.Image) string {
 	switch i.Step {
-	case "", "STOPPED":
+	case "", "STOPPED", "PAUSED":
 		return "Stopped"
 	case "REPLAYING", "GET_REMOTE_TAG", "ALLOCATE_LOCAL_TAG":
 		return "Replaying"

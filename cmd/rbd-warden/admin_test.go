@@ -217,7 +217,7 @@ func TestAdminSocketOutlivesWorkers(t *testing.T) {
 	}
 	must("rbd mirror status", nil) // with or without a worker
 	p.ps("ready again", func(_ report.Daemon, w report.Worker) bool {
-		return w.State == report.WorkerReady && w.Restarts == 1 && slices.Equal(w.Notes, []string{"halts [{   stopped} {rbd   }]", "osd 17s mon 18s connect 19s", "level 10"})
+		return w.State == report.WorkerReady && w.Restarts == 1 && slices.Equal(w.Notes, []string{"halts [*: stopped rbd/*: mirrored]", "osd 17s mon 18s connect 19s", "level 10"})
 	})
 	if v := must("config get", map[string]any{"var": "rbd_warden_osd_timeout"}); v["rbd_warden_osd_timeout"] != "17" {
 		t.Errorf("%v", v)

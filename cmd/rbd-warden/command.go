@@ -10,8 +10,8 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/rbdwarden/rbdwarden/actors/pool"
 	"github.com/rbdwarden/rbdwarden/actors/site"
-	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
@@ -26,7 +26,7 @@ var imageCommands = map[string]struct {
 	"restart": {messages.RestartImage{}, "restarting"},
 	"start":   {messages.StartImage{}, "starting"},
 	"stop":    {messages.StopImage{Reason: "stopped"}, "stopping"}, // rbd-mirror's word
-	"pause":   {messages.StopImage{Reason: "stopped by an operator"}, "pausing"},
+	"pause":   {messages.PauseImage{Reason: "paused by an operator"}, "pausing"},
 	"resume":  {messages.StartImage{}, "resuming"},
 	"flush":   {messages.FlushImage{}, "flushed"},
 }
@@ -77,10 +77,10 @@ func (w *wiring) call(ctx context.Context, system *actor.ActorSystem, root *acto
 }
 
 // callAll does a command for all images of a pool, or of the worker.
-func (w *wiring) callAll(ctx context.Context, system *actor.ActorSystem, root *actor.PID, pool, verb string) (string, []byte, error) {
+func (w *wiring) callAll(ctx context.Context, system *actor.ActorSystem, root *actor.PID, poolName, verb string) (string, []byte, error) {
 	cmd := imageCommands[verb]
 	if verb != "flush" {
-		all := site.Command{Pool: pool, Message: cmd.message}
+		all := site.Command{Pool: poolName, Message: cmd.message}
 		system.Root.Send(root, all)
 		b, err := haltOf(all)
 		return cmd.done, b, err
@@ -91,7 +91,7 @@ func (w *wiring) callAll(ctx context.Context, system *actor.ActorSystem, root *a
 	}
 	var all []site.Command
 	for _, p := range pools {
-		if pool != "" && pool != p.Name {
+		if poolName != "" && poolName != p.Name {
 			continue
 		}
 		for _, i := range p.Images {
@@ -103,10 +103,8 @@ func (w *wiring) callAll(ctx context.Context, system *actor.ActorSystem, root *a
 
 // haltOf tells the daemon what a command means for workers to come.
 func haltOf(m site.Command) ([]byte, error) {
-	h := config.Halt{Pool: m.Pool, Namespace: m.Namespace, GlobalID: m.Image}
-	if stop, ok := m.Message.(messages.StopImage); ok {
-		h.Reason = stop.Reason
-	}
+	h, _ := pool.Wish(m.Message)
+	h.Pool, h.Namespace, h.GlobalID = m.Pool, m.Namespace, m.Image
 	return json.Marshal(h)
 }
 

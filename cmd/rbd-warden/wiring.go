@@ -169,7 +169,7 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 			})
 		},
 		Watch: watchMirroring,
-		NewImage: func(key messages.ImageKey, remote *pool.Remote, halt string, past messages.Past) actor.Actor {
+		NewImage: func(key messages.ImageKey, remote *pool.Remote, halt config.Halt, past messages.Past) actor.Actor {
 			return w.image(key, names{here: site, there: peer.SiteName}, local, remote, halt, past, trash.Kick, log)
 		},
 		Trash:    trash,
@@ -285,7 +285,7 @@ func (w *wiring) trash(io rados.IOContext, log zerolog.Logger) *pool.Deleter {
 }
 
 // image makes the actor of an image.
-func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, remote *pool.Remote, halt string,
+func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, remote *pool.Remote, halt config.Halt,
 	past messages.Past, trashed func(), log zerolog.Logger,
 ) actor.Actor {
 	log = log.With().Str("image", key.GlobalID).Logger()
@@ -324,6 +324,6 @@ func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, 
 		Retry: func(cause core.StopCause, failures int) (time.Duration, bool) {
 			return replayer.Retry(cause, failures, rand.Float64())
 		},
-		Log: log, CloseTimeout: closeTimeout, Paused: halt, Meter: &w.meter, Here: sites.here, There: sites.there, Past: past,
+		Log: log, CloseTimeout: closeTimeout, Halt: halt, Meter: &w.meter, Here: sites.here, There: sites.there, Past: past,
 	})
 }

@@ -47,6 +47,7 @@ type Core struct {
 	sync        SyncProgressed
 	cause       StopCause // valid in STOPPING, CLOSE_LOCAL_IMAGE and STOPPED
 	finalCommit bool      // the commit on the way out was tried
+	paused      bool      // by command; outlasts stops
 	out         []Effect
 }
 
@@ -71,9 +72,9 @@ func New(cfg Config) *Core { return &Core{cfg: cfg} }
 // State is the current state.
 func (c *Core) State() State { return c.state }
 
-// Progressing tells whether the image replays.
+// Progressing tells whether the image replays, or could if it were not paused.
 func (c *Core) Progressing() bool {
-	return c.state == Replaying || c.state == GetRemoteTag || c.state == AllocateLocalTag
+	return c.state == Replaying || c.state == GetRemoteTag || c.state == AllocateLocalTag || c.state == Paused
 }
 
 // Cause says why the image stopped; only valid in STOPPING, CLOSE_LOCAL_IMAGE and STOPPED.
@@ -102,6 +103,11 @@ func (c *Core) Step(m Msg) []Effect {
 		if c.outstanding < 0 {
 			panic(fmt.Sprintf("core: %T was not awaited in %s", m, c.state))
 		}
+	}
+	switch m.(type) {
+	case Pause, Resume:
+		c.stepPause(m)
+		return c.out
 	}
 	switch c.state {
 	case Stopping, CloseLocalImage, RemoveLocalImage:
@@ -258,7 +264,7 @@ func (c *Core) do(e Effect) {
 // isResult tells whether the message answers an effect.
 func isResult(m Msg) bool {
 	switch m.(type) {
-	case Start, Stop, Flush, LockLost, LocalJournalChanged, RemoteJournalChanged, Renamed, EntriesHeld, CommitDue, SyncProgressed, OperationProgressed:
+	case Start, Stop, Flush, Pause, Resume, LockLost, LocalJournalChanged, RemoteJournalChanged, Renamed, EntriesHeld, CommitDue, SyncProgressed, OperationProgressed:
 		return false
 	}
 	return true

@@ -261,6 +261,48 @@ var scenarios = map[string]func(w *world){
 		w.send(Committed{find[Commit](w).Position})
 		w.send(Closed{})
 	},
+	"paused-by-command": func(w *world) {
+		w.toReplay()
+		w.send(EntriesRead{Entries: []Entry{write(0, 0)}})
+		w.send(RemoteTagRead{tag0()})
+		apply := find[Apply](w)
+		w.send(Pause{})
+		w.send(EntriesRead{Entries: []Entry{write(0, 1)}}) // asked for before
+		w.send(Applied{Step: apply.Step.ID(), Entries: 1})
+		w.send(Committed{find[Commit](w).Position})
+		w.send(Pause{})
+		w.send(Flush{})
+		w.send(Resume{})
+		w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 1})
+	},
+	"paused-before-it-replays": func(w *world) {
+		w.send(Pause{})
+		w.toReplay()
+		w.send(Resume{})
+	},
+	"promoted-while-paused": func(w *world) {
+		w.toReplay()
+		w.send(Pause{})
+		w.send(LocalJournalChanged{Promotion: Primary})
+		w.send(at(failure, Replaying)) // the read, cancelled
+		w.send(Closed{})
+	},
+	"remote-away-while-paused": func(w *world) { // nobody asks it for anything
+		w.toReplay()
+		w.send(Pause{})
+		w.send(Failed{State: Replaying, Reading: true, Class: rados.Transient, Err: syscall.ETIMEDOUT})
+		w.send(Resume{})
+		w.send(Closed{})
+	},
+	"paused-while-a-tag-is-brought-over": func(w *world) {
+		w.toReplay()
+		w.send(EntriesRead{Entries: []Entry{write(0, 0)}})
+		w.send(Pause{})
+		w.send(RemoteTagRead{tag0()})
+		w.send(Stop{Reason: "stopped"}) // and stopped: the pause is not forgotten by that
+		w.send(Closed{})
+		w.toReplay()
+	},
 	"lock-lost": func(w *world) {
 		w.toReplay()
 		w.send(LockLost{rados.Blocklisted})

@@ -38,6 +38,11 @@ type (
 	}
 	// Flush asks to commit what is safe now, without waiting for the interval.
 	Flush struct{}
+	// Pause lets the image replay nothing until Resume, in this and in later replays: it
+	// keeps the local image's lock and its place in the journal.
+	Pause struct{}
+	// Resume ends Pause. It does nothing elsewhere.
+	Resume struct{}
 )
 
 // Notifications.
@@ -268,6 +273,8 @@ type Entry struct {
 func (Start) msg()                {}
 func (Stop) msg()                 {}
 func (Flush) msg()                {}
+func (Pause) msg()                {}
+func (Resume) msg()               {}
 func (LockLost) msg()             {}
 func (LocalJournalChanged) msg()  {}
 func (RemoteJournalChanged) msg() {}

@@ -24,6 +24,7 @@ type replaying struct {
 	tagChange replay.StepID
 	// commit is the Commit under way with the Checkpoint steps that it settles.
 	commit      *commit
+	applying    int             // Apply effects under way
 	checkpoints []replay.StepID // wait for the next Commit
 	demoted     bool            // the demotion was reached: stop when all is committed
 	waiting     []readMark      // batches with entries that are not safe, oldest first
@@ -109,6 +110,10 @@ func (c *Core) pumpIfReplaying() {
 // pump starts everything that may start now: steps, the next read, a commit.
 func (c *Core) pump() {
 	r := c.rep
+	if c.paused && !r.demoted {
+		c.pause()
+		return
+	}
 	for c.state == Replaying {
 		step, ok := r.planner.Next()
 		if !ok {
@@ -164,6 +169,7 @@ func (c *Core) perform(step replay.Step) {
 	case replay.NeedOutcome:
 		c.do(FindOutcome{Need: s})
 	default:
+		r.applying++
 		c.do(Apply{Step: step})
 	}
 }
@@ -249,6 +255,7 @@ func (r *replaying) push(entries []Entry, at time.Time) error {
 }
 
 func (r *replaying) applied(m Applied) {
+	r.applying--
 	r.planner.Safe(m.Step)
 	if r.operation != nil && r.operation.Step == m.Step {
 		r.operation = nil

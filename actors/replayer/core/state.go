@@ -38,6 +38,7 @@ import "fmt"
 //	                                            │ tag             │     │     │
 //	                                            ▼                 │     │     │
 //	                           GET_REMOTE_TAG ─▶ ALLOCATE_LOCAL_TAG     │     │
+//	REPLAYING ─Pause, all that began is committed─▶ PAUSED ─Resume─▶ REPLAYING
 //	                                            │ it is a demotion      │     │
 //	                                            ▼                       ▼     │
 //	                                        STOPPING ─▶ CLOSE_LOCAL_IMAGE     │
@@ -46,7 +47,7 @@ import "fmt"
 //	                                                          ▼               │
 //	                                                       STOPPED ───────────┘
 //
-// Every state but STOPPED, IS_PRIMARY (a decision) and REPLAYING waits for the
+// Every state but STOPPED, IS_PRIMARY (a decision), REPLAYING and PAUSED waits for the
 // result of exactly one effect. Any failure leads to STOPPING, which first waits
 // until no effect is under way: then nothing of ours can still be writing when the
 // local image's lock is given up.
@@ -78,6 +79,7 @@ const (
 	Replaying
 	GetRemoteTag
 	AllocateLocalTag
+	Paused
 	Stopping
 	CloseLocalImage
 	RemoveLocalImage
@@ -105,6 +107,7 @@ var stateNames = [...]string{
 	Replaying:           "REPLAYING",
 	GetRemoteTag:        "GET_REMOTE_TAG",
 	AllocateLocalTag:    "ALLOCATE_LOCAL_TAG",
+	Paused:              "PAUSED",
 	Stopping:            "STOPPING",
 	CloseLocalImage:     "CLOSE_LOCAL_IMAGE",
 	RemoveLocalImage:    "REMOVE_LOCAL_IMAGE",
