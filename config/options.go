@@ -213,7 +213,7 @@ var wardenTable = []Option{
 		About: "bytes of journal data that one image holds at most",
 		field: func(o *Options) any { return &o.Warden.ImageBytes }},
 	{Name: "rbd_warden_worker_memory_limit", Type: Size, Default: "0",
-		About: "resident bytes at which a worker is killed and started again; 0: none",
+		About: "bytes of memory at which a worker is killed and started again; 0: derived from rbd_mirror_memory_target",
 		field: func(o *Options) any { return &o.Warden.WorkerMemoryLimit }},
 	{Name: "rbd_warden_start_timeout", Type: Duration, Default: "300", Min: 1,
 		About: "time in which a worker must get ready",

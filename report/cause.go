@@ -44,8 +44,8 @@ type Cause struct {
 	Class  string    `json:"class,omitempty"`  // class of the error, as in "transient"
 	Code   int       `json:"code,omitempty"`   // exit code
 	Signal string    `json:"signal,omitempty"` // as in "killed"
-	// Limit names the limit that an out-of-memory kill enforced: "host", or the
-	// path of a cgroup.
+	// Limit names the limit that an out-of-memory kill enforced: "host", the path of a
+	// cgroup, or the worker's own group with its size in bytes.
 	Limit string `json:"limit,omitempty"`
 	Text  string `json:"text,omitempty"` // the message, for people; may have many lines
 	// Times counts equal ends in a row that are told as one, when there is more than one:
@@ -81,9 +81,9 @@ func (c *Cause) String() string {
 	case WhySignal:
 		s = "signal: " + c.Signal
 	case WhyOOM:
-		s = "out of memory"
+		s = "OOM kill"
 		if c.Limit != "" {
-			s += " (limit of " + c.Limit + ")"
+			s += " by the limit of " + c.Limit
 		}
 	case WhyError:
 		if c.Class != "" {

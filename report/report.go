@@ -45,7 +45,8 @@ type Worker struct {
 	Restarts  int         `json:"restarts"`
 	LastCause *Cause      `json:"last_cause,omitempty"` // of the last death
 	NextStart time.Time   `json:"next_start,omitzero"`
-	RSS       int64       `json:"rss_bytes"`      // resident memory, in bytes
+	RSS       int64       `json:"rss_bytes"` // resident memory, in bytes
+	Memory    *Memory     `json:"memory,omitempty"`
 	LastHeard time.Time   `json:"last_heard"`     // last heartbeat
 	LastTold  time.Time   `json:"last_told"`      // when the second group was told
 	Waits     string      `json:"waits,omitzero"` // what it waits for, "" for nothing
@@ -85,6 +86,17 @@ func (r *Replayed) Add(other Replayed) {
 	r.Entries += other.Entries
 	r.Bytes += other.Bytes
 	r.Seconds += other.Seconds
+}
+
+// Memory is the limit of a worker's memory, in bytes, and who enforces it.
+type Memory struct {
+	Limit int64 `json:"limit_bytes"` // 0: none
+	// Group is the worker's own cgroup, in which the kernel enforces the limit; "" if it
+	// has none: then its resident memory is watched. Note says why.
+	Group   string `json:"group,omitempty"`
+	Current int64  `json:"group_bytes,omitempty"`      // what the group uses
+	Peak    int64  `json:"group_peak_bytes,omitempty"` // the most that it has used
+	Note    string `json:"note,omitempty"`
 }
 
 // Budget is the use of a bound on bytes in flight.

@@ -24,7 +24,7 @@ func TestBoundedCutsBetweenCharacters(t *testing.T) {
 
 func TestShortCause(t *testing.T) {
 	c := &Cause{What: "worker 0", Why: WhyOOM, Limit: "host", When: time.Unix(0, 0)}
-	if got := c.Short(200); got != "1970-01-01 00:00:00 UTC worker 0: out of memory (limit of host)" {
+	if got := c.Short(200); got != "1970-01-01 00:00:00 UTC worker 0: OOM kill by the limit of host" {
 		t.Errorf("%q", got)
 	}
 	if got := (*Cause)(nil).Short(9); got != "" {

@@ -304,7 +304,7 @@ func TestThePastOfTheProcessIsTold(t *testing.T) {
 	d := w.status["a"].Description
 	w.ids, w.crash["b"] = append(w.ids, "b"), make(chan struct{})
 	w.mu.Unlock()
-	if !strings.Contains(d, `"restarts":3`) || !strings.Contains(d, "worker 0: out of memory") {
+	if !strings.Contains(d, `"restarts":3`) || !strings.Contains(d, "worker 0: OOM kill") {
 		t.Errorf("the status hides why the worker ended: %s", d)
 	}
 	w.until("b replays", func() bool { return w.state("b") == "replaying" })

@@ -21,6 +21,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/supervision"
 	"github.com/rbdwarden/rbdwarden/supervision/daemon"
+	"github.com/rbdwarden/rbdwarden/supervision/memory"
 	"github.com/rbdwarden/rbdwarden/supervision/process"
 )
 
@@ -122,6 +123,7 @@ type warden struct {
 	pid     *daemon.PIDFile
 	started time.Time
 	workers []*process.Supervisor
+	groups  *memory.Root  // of the workers' memory; nil if there is none
 	stops   chan struct{} // closed when it was asked to stop
 	asked   time.Time     // when; valid once stops is closed
 }
@@ -133,9 +135,21 @@ const impatience = 2 * time.Second
 
 // newWarden makes the process a daemon: name, user, log, pid file, and what it will
 // supervise.
-func newWarden(argv0 string, cfg config.Config, warnings []string) (*warden, error) {
+func newWarden(argv0 string, cfg config.Config, warnings []string) (d *warden, err error) {
 	process.SetName(filepath.Base(argv0))
-	oomErr := process.SetOOMScore(process.DaemonOOMScore) // before it takes root to do it
+	options, err := cfg.LoadOwn()
+	if err != nil {
+		return nil, err
+	}
+	limit := workerMemory(options, memory.HostMemory())
+	// Both before it takes root to do it.
+	oomErr := process.SetOOMScore(process.DaemonOOMScore)
+	groups, noGroups := openGroups(cfg.Process, limit)
+	defer func() {
+		if err != nil && groups != nil {
+			groups.Close()
+		}
+	}()
 	warning, err := daemon.Become(cfg.Process.SetUser, cfg.Process.SetGroup)
 	if err != nil {
 		return nil, err
@@ -148,7 +162,7 @@ func newWarden(argv0 string, cfg config.Config, warnings []string) (*warden, err
 			warnings = append(warnings, "unable to create run directory: "+err.Error())
 		}
 	}
-	d := &warden{cfg: cfg, started: time.Now(), stops: make(chan struct{})}
+	d = &warden{cfg: cfg, started: time.Now(), stops: make(chan struct{}), groups: groups}
 	var logErr error
 	d.log, d.out, logErr = openLog(cfg.Process, os.Stderr)
 	if logErr != nil {
@@ -160,21 +174,19 @@ func newWarden(argv0 string, cfg config.Config, warnings []string) (*warden, err
 	if oomErr != nil {
 		d.log.Debug().Err(oomErr).Msg("not protected from the out-of-memory killer")
 	}
+	if noGroups != "" {
+		d.log.Info().Str("why", noGroups).Msg("workers get no memory cgroups; their resident memory is watched")
+	}
 	if d.pid, err = daemon.HoldPIDFile(cfg.Process.PIDFile); err != nil {
 		return nil, err
 	}
-	if err := d.addWorkers(argv0); err != nil {
+	if err := d.addWorkers(argv0, options.Warden, limit, noGroups); err != nil {
 		return nil, errors.Join(err, d.pid.Release())
 	}
 	return d, nil
 }
 
-func (d *warden) addWorkers(argv0 string) error {
-	options, err := d.cfg.LoadOwn()
-	if err != nil {
-		return err
-	}
-	o := options.Warden
+func (d *warden) addWorkers(argv0 string, o config.Warden, limit int64, noGroups string) error {
 	data, err := json.Marshal(d.cfg)
 	if err != nil {
 		return err
@@ -187,7 +199,7 @@ func (d *warden) addWorkers(argv0 string) error {
 		},
 		StartTimeout: o.StartTimeout, StopTimeout: o.StopTimeout,
 		HeartbeatInterval: o.HeartbeatInterval, HeartbeatTimeout: o.HeartbeatTimeout,
-		MemoryLimit: int64(o.WorkerMemoryLimit),
+		MemoryLimit: limit, Groups: d.groups, NoGroups: noGroups,
 	}
 	if daemon.InBackground() {
 		// Somebody waits for the outcome, and will look at the exit code.
@@ -206,6 +218,9 @@ func (d *warden) addWorkers(argv0 string) error {
 // could not do its work.
 func (d *warden) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.pid.Release()) }()
+	if d.groups != nil {
+		defer d.groups.Close()
+	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)

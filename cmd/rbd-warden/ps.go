@@ -97,6 +97,7 @@ func printWorker(out io.Writer, now time.Time, w report.Worker, trace bool) {
 	}
 	fmt.Fprintf(out, ", %d restarts%s\n", w.Restarts, when(!w.NextStart.IsZero(), ", next in "+ago(w.NextStart, now)))
 	printCause(out, "    ", now, w.LastCause)
+	printMemory(out, w.Memory)
 	if w.Waits != "" {
 		fmt.Fprintf(out, "    waits: %s\n", w.Waits)
 	}
@@ -108,6 +109,17 @@ func printWorker(out io.Writer, now time.Time, w report.Worker, trace bool) {
 	}
 	for _, p := range w.Pools {
 		printPool(out, now, p, trace)
+	}
+}
+
+// printMemory prints a worker's limit, and who enforces it.
+func printMemory(out io.Writer, m *report.Memory) {
+	switch {
+	case m == nil || m.Limit == 0:
+	case m.Group != "":
+		fmt.Fprintf(out, "    memory: %s of %s used, %s at most, in cgroup %s\n", bytesText(m.Current), bytesText(m.Limit), bytesText(m.Peak), m.Group)
+	default:
+		fmt.Fprintf(out, "    memory: limit of %s, watched%s\n", bytesText(m.Limit), when(m.Note != "", ": "+m.Note))
 	}
 }
 

@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
-
-	"github.com/rs/zerolog"
 
 	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/rados"
@@ -65,7 +62,7 @@ func runWorker(ctx context.Context) int {
 		w.Serve(h)
 	}
 	serve(worker.Hooks{})
-	boundMemory(cfg, log)
+	boundMemory(w.MemoryLimit(), log)
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -87,17 +84,6 @@ func runWorker(ctx context.Context) int {
 		log.Info().Msg("worker stopped")
 	}
 	return w.End(err, classify)
-}
-
-// boundMemory makes Go's garbage collector work harder as the process nears its
-// memory target, instead of taking twice the live heap.
-func boundMemory(cfg config.Config, log zerolog.Logger) {
-	o, err := cfg.LoadOwn()
-	if err != nil || o.Warden.WorkerMemoryLimit == 0 {
-		return
-	}
-	debug.SetMemoryLimit(int64(o.Warden.WorkerMemoryLimit / 10 * 9))
-	log.Debug().Uint64("bytes", o.Warden.WorkerMemoryLimit).Msg("memory limit")
 }
 
 // watchSignals lets a signal that was meant for the daemon, but sent to all processes

@@ -50,6 +50,15 @@ func Become(name, group string) (warning string, err error) {
 	return "", nil
 }
 
+// WillBecome tells what Become will change the process's user and group to.
+func WillBecome(name, group string) (uid, gid int, changes bool) {
+	if os.Getuid() != 0 {
+		return 0, 0, false
+	}
+	uid, gid, _, err := lookup(name, group)
+	return uid, gid, err == nil && uid != 0
+}
+
 // lookup finds the numbers of a user and a group. 0 means: no change.
 func lookup(name, group string) (uid, gid int, home string, err error) {
 	if name != "" {

@@ -101,6 +101,13 @@ func (s *Supervisor) Report(ctx context.Context) report.Worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w, t := s.view, s.told
+	if m := *w.Memory; s.child != nil && s.child.group != nil {
+		m.Group = s.child.group.Path()
+		if u, err := s.child.group.Usage(); err == nil {
+			m.Current, m.Peak = u.Current, u.Peak
+		}
+		w.Memory = &m
+	}
 	w.LastTold, w.Waits, w.Member, w.FSID = t.LastTold, t.Waits, t.Member, t.FSID
 	w.Budget, w.LocalSocket, w.Syncs, w.Deletions, w.Replayed, w.Pools, w.Notes = t.Budget, t.LocalSocket, t.Syncs, t.Deletions, t.Replayed, t.Pools, t.Notes
 	return w

@@ -40,8 +40,9 @@ type event interface{ event() }
 type (
 	evTick    struct{ now time.Time }
 	evSpawned struct {
-		now time.Time
-		pid int
+		now      time.Time
+		pid      int
+		enclosed bool // in a memory group: the kernel sees to its limit
 	}
 	evUnspawned struct { // the process could not be started
 		now    time.Time
@@ -115,6 +116,7 @@ type machine struct {
 	heard     time.Time
 	ticked    time.Time
 	rss       int64
+	enclosed  bool // the kernel sees to memoryLimit
 	everReady bool
 	final     bool               // no new process after this one
 	failed    *evFailed          // what the process said about its coming end
@@ -144,7 +146,7 @@ func (m *machine) step(e event) []effect {
 	case evTick:
 		return m.tick(e.now)
 	case evSpawned:
-		m.pid, m.heard, m.rss = e.pid, e.now, 0
+		m.pid, m.heard, m.rss, m.enclosed = e.pid, e.now, 0, e.enclosed
 		m.failed, m.killed, m.next = nil, nil, time.Time{}
 		m.restarter.Step(supervision.Started{When: e.now})
 		m.become(report.WorkerStarting, e.now)
@@ -203,7 +205,7 @@ func (m *machine) tick(now time.Time) []effect {
 			return m.kill(now, report.WhySilent, fmt.Sprintf("silent for %v", now.Sub(m.heard).Round(time.Millisecond)))
 		case m.state == report.WorkerStarting && now.After(m.deadline):
 			return m.kill(now, report.WhyUnready, fmt.Sprintf("not ready after %v", m.startTimeout))
-		case m.memoryLimit > 0 && m.rss > m.memoryLimit:
+		case m.memoryLimit > 0 && !m.enclosed && m.rss > m.memoryLimit:
 			return m.kill(now, report.WhyMemory, fmt.Sprintf("%d bytes resident, limit %d", m.rss, m.memoryLimit))
 		}
 	case report.WorkerStopping:

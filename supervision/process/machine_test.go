@@ -68,7 +68,7 @@ func TestMachine(t *testing.T) {
 	)
 	up := []step{
 		{evTick{at(0)}, "spawn", waiting},
-		{evSpawned{at(0), 42}, "", starting},
+		{evSpawned{now: at(0), pid: 42}, "", starting},
 		{evReady{at(1)}, "", ready},
 	}
 	for _, c := range []struct {
@@ -78,7 +78,7 @@ func TestMachine(t *testing.T) {
 		steps []step
 	}{
 		{"no second start while one is under way", nil, nil, []step{
-			{evTick{at(0)}, "spawn", waiting}, {evTick{at(1)}, "", waiting}, {evSpawned{at(1), 42}, "", starting},
+			{evTick{at(0)}, "spawn", waiting}, {evTick{at(1)}, "", waiting}, {evSpawned{now: at(1), pid: 42}, "", starting},
 		}},
 		{"a clean stop", nil, up, []step{
 			{evStop{at(2)}, "ask within 5s", stopping},
@@ -103,7 +103,7 @@ func TestMachine(t *testing.T) {
 			{exited(2, code(2)), "died of exit code 2, next 2.5s", waiting},
 			{evTick{at(2.4)}, "", waiting},
 			{evTick{at(2.5)}, "spawn", waiting},
-			{evSpawned{at(2.5), 43}, "", starting},
+			{evSpawned{now: at(2.5), pid: 43}, "", starting},
 		}},
 		{"an end without an error is one nevertheless", nil, up, []step{
 			{exited(2, code(0)), "died of finished: it ended by itself, next 2.5s", waiting},
@@ -166,7 +166,7 @@ func TestMachine(t *testing.T) {
 		{"what one process said is not held against the next", nil, up, []step{
 			{evFailed{"transient", "x"}, "", ready},
 			{exited(2, code(75)), "died of transient error: x, next 2.5s", waiting},
-			{evTick{at(3)}, "spawn", waiting}, {evSpawned{at(3), 43}, "", starting},
+			{evTick{at(3)}, "spawn", waiting}, {evSpawned{now: at(3), pid: 43}, "", starting},
 			{exited(4, code(3)), "died of exit code 3, next 5s", waiting},
 		}},
 	} {

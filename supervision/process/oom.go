@@ -28,8 +28,8 @@ type groupCounts struct {
 	hits  int64  // times that its own limit was the reason; -1 if unknown
 }
 
-// read takes the counters of the cgroup that this process is in. Workers are in it
-// too.
+// read takes the counters of the cgroup that this process is in, and of those around
+// it. Workers are in it, too, or in a group of their own below it.
 func (p oomProbe) read() oomCounts {
 	counts := oomCounts{host: -1}
 	if v, ok := p.counter("proc/vmstat", "oom_kill"); ok {
@@ -46,6 +46,9 @@ func (p oomProbe) read() oomCounts {
 			}
 		} else {
 			g.kills, ok = p.counter(dir+"/memory.oom_control", "oom_kill")
+			if hits, known := p.number(dir + "/memory.failcnt"); known {
+				g.hits = hits
+			}
 		}
 		if ok {
 			counts.groups = append(counts.groups, g)
@@ -98,6 +101,16 @@ func (p oomProbe) counter(file, name string) (int64, bool) {
 	return 0, false
 }
 
+// number reads a file that has one number.
+func (p oomProbe) number(file string) (int64, bool) {
+	data, err := os.ReadFile(filepath.Join(p.root, file))
+	if err != nil {
+		return 0, false
+	}
+	v, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	return v, err == nil
+}
+
 // killedSince tells which limit killed something between two readings, "" if none
 // did. With the counter of our own cgroup it is certain that the victim was in it.
 // The host's counter is only used where there is no other, because the victim may
@@ -117,9 +130,20 @@ func (before oomCounts) killedSince(after oomCounts) string {
 	if innermost.kills <= old[innermost.path].kills {
 		return ""
 	}
+	return before.limitHitSince(after)
+}
+
+// limitHitSince tells, of a kill that happened, whose limit was the reason: the
+// innermost that was met, or the host's memory. In version 1 a limit may also be met
+// without harm.
+func (before oomCounts) limitHitSince(after oomCounts) string {
+	old := map[string]groupCounts{}
+	for _, g := range before.groups {
+		old[g.path] = g
+	}
 	for _, g := range after.groups {
 		if g.hits < 0 {
-			return g.path // version 1 does not tell whose limit it was
+			return g.path // it is not known whose limit it was
 		}
 		if g.hits > max(0, old[g.path].hits) {
 			return g.path

@@ -60,6 +60,15 @@ func TestOOMProbe(t *testing.T) {
 		}, map[string]string{
 			"sys/fs/cgroup/memory/docker/abc/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
 		}, "/sys/fs/cgroup/memory/docker/abc"},
+		{"version 1, the limit of a group around us", map[string]string{
+			"proc/self/cgroup": v1, "sys/fs/cgroup/memory/docker/abc/memory.oom_control": "oom_kill 0\n", "sys/fs/cgroup/memory/docker/abc/memory.failcnt": "3\n",
+			"sys/fs/cgroup/memory/docker/memory.oom_control": "oom_kill 0\n", "sys/fs/cgroup/memory/docker/memory.failcnt": "5\n",
+		}, map[string]string{
+			"sys/fs/cgroup/memory/docker/abc/memory.oom_control": "oom_kill 1\n", "sys/fs/cgroup/memory/docker/memory.failcnt": "6\n",
+		}, "/sys/fs/cgroup/memory/docker"},
+		{"version 1, the host", map[string]string{
+			"proc/self/cgroup": v1, "sys/fs/cgroup/memory/docker/abc/memory.oom_control": "oom_kill 0\n", "sys/fs/cgroup/memory/docker/abc/memory.failcnt": "3\n",
+		}, map[string]string{"sys/fs/cgroup/memory/docker/abc/memory.oom_control": "oom_kill 1\n"}, "host"},
 		{"no cgroup", map[string]string{"proc/vmstat": "oom_kill 3\n"}, map[string]string{"proc/vmstat": "oom_kill 4\n"}, "host, probably"},
 		{"nothing readable", nil, nil, ""},
 		{"damaged counters", map[string]string{"proc/self/cgroup": "garbage\n0::/\n", "proc/vmstat": "oom_kill many\n"},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rbdwarden/rbdwarden/supervision/link"
+	"github.com/rbdwarden/rbdwarden/supervision/memory"
 )
 
 // Descriptors that a worker inherits, and the variable of its environment that says
@@ -20,6 +21,8 @@ const (
 	LogFD  = 4
 	// Marker is set in a worker's environment.
 	Marker = "RBD_WARDEN_WORKER"
+	// MemoryMarker, in the same place, is its memory limit in bytes; not set: none.
+	MemoryMarker = "RBD_WARDEN_MEMORY_LIMIT"
 )
 
 // child is a running process.
@@ -29,6 +32,7 @@ type child struct {
 	link   *link.Conn
 	stderr *capture
 	oom    oomCounts     // before it was started
+	group  *memory.Group // nil if it has none
 	heard  chan struct{} // closed when all that it said was listened to
 }
 
@@ -61,6 +65,9 @@ func (s *Supervisor) spawn(exited func(*child, syscall.WaitStatus)) (*child, err
 			Setpgid: true,
 		},
 	}
+	if s.spec.MemoryLimit > 0 {
+		cmd.Env = append(cmd.Env, MemoryMarker+"="+strconv.FormatInt(s.spec.MemoryLimit, 10))
+	}
 	cmd.Env = append(cmd.Env, s.spec.Env...)
 	if s.spec.LogTo != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, s.spec.LogTo)
@@ -72,7 +79,9 @@ func (s *Supervisor) spawn(exited func(*child, syscall.WaitStatus)) (*child, err
 		<-c.stderr.done
 		out.Close()
 	}()
+	c.group = s.makeGroup()
 	started := make(chan error, 1)
+	entered := make(chan struct{}) // so that its end is not told before it is in its group
 	go func() {
 		runtime.LockOSThread()
 		err := cmd.Start()
@@ -81,14 +90,47 @@ func (s *Supervisor) spawn(exited func(*child, syscall.WaitStatus)) (*child, err
 		}
 		started <- err
 		if err == nil {
-			exited(c, wait(cmd))
+			st := wait(cmd)
+			<-entered
+			exited(c, st)
 		}
 	}()
 	if err := <-started; err != nil {
 		_ = ours.Close()
+		c.leaveGroup()
 		return nil, fmt.Errorf("start %s: %w", s.spec.Path, err)
 	}
+	if c.group != nil {
+		if err := c.group.Add(c.pid); err != nil {
+			s.log.Info().Err(err).Int("pid", c.pid).Msg("the worker gets no memory cgroup; its resident memory is watched")
+			c.leaveGroup()
+		}
+	}
+	close(entered)
 	return c, nil
+}
+
+// makeGroup makes the next worker's memory group; nil if there can be none. Each
+// process gets one of its own, so that its counters are the process's.
+func (s *Supervisor) makeGroup() *memory.Group {
+	if s.spec.Groups == nil || s.spec.MemoryLimit <= 0 {
+		return nil
+	}
+	s.spawned++
+	g, err := s.spec.Groups.Group(fmt.Sprintf("worker-%d.%d", s.spec.Index, s.spawned), s.spec.MemoryLimit)
+	if err != nil {
+		s.log.Info().Err(err).Msg("the worker gets no memory cgroup; its resident memory is watched")
+		return nil
+	}
+	return g
+}
+
+// leaveGroup removes the group of a process that never was in it.
+func (c *child) leaveGroup() {
+	if c.group != nil {
+		_ = c.group.Close()
+		c.group = nil
+	}
 }
 
 // wait waits until the process is dead.
@@ -113,9 +155,32 @@ func (s *Supervisor) ending(c *child, st syscall.WaitStatus) ending {
 	e := ending{status: st}
 	e.crash, e.tail = c.stderr.kept()
 	if st.Signal() == syscall.SIGKILL {
-		e.oom = c.oom.killedSince(s.probe.read())
+		e.oom = s.killedBy(c)
+	}
+	if c.group != nil {
+		_ = c.group.Close() // what cannot be removed the next daemon removes
 	}
 	return e
+}
+
+// killedBy tells which limit a child was killed for by the kernel; "" if it was not
+// that. What the child's own group says is certain.
+func (s *Supervisor) killedBy(c *child) string {
+	after := s.probe.read()
+	if c.group == nil {
+		return c.oom.killedSince(after)
+	}
+	killed, own, err := c.group.KilledByOwnLimit()
+	switch {
+	case err != nil:
+		s.log.Warn().Err(err).Msg("cannot read the counters of a dead worker's memory cgroup")
+		return c.oom.killedSince(after)
+	case !killed:
+		return ""
+	case own:
+		return fmt.Sprintf("its own memory group (%d bytes)", c.group.Limit())
+	}
+	return c.oom.limitHitSince(after)
 }
 
 // resident is the resident memory of a process in bytes, 0 if it cannot be told.

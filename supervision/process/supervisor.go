@@ -19,6 +19,7 @@ import (
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
 	"github.com/rbdwarden/rbdwarden/supervision"
+	"github.com/rbdwarden/rbdwarden/supervision/memory"
 )
 
 // Spec says what a Supervisor runs and how.
@@ -36,7 +37,11 @@ type Spec struct {
 	StopTimeout       time.Duration // from the request to stop until the kill
 	HeartbeatInterval time.Duration
 	HeartbeatTimeout  time.Duration // silence that kills
-	MemoryLimit       int64         // resident bytes that kill; 0: none
+	// MemoryLimit is the limit of the worker's memory group, in bytes; without a group,
+	// resident bytes that kill. 0: none.
+	MemoryLimit int64
+	Groups      *memory.Root // where to make groups; nil: nowhere, for this reason:
+	NoGroups    string
 }
 
 // Supervisor supervises one worker. Make it with New and call Run once.
@@ -46,7 +51,10 @@ type Supervisor struct {
 	probe  oomProbe
 	events chan event
 	ready  chan struct{} // closed when a worker got ready for the first time
-	over   chan struct{} // closed when Run has returned
+
+	spawned int // groups made; only Run's goroutine uses it
+
+	over chan struct{} // closed when Run has returned
 
 	mu    sync.Mutex // guards what is below
 	view  report.Worker
@@ -61,7 +69,7 @@ func New(spec Spec, log zerolog.Logger) *Supervisor {
 		spec: spec, log: log.With().Int("worker", spec.Index).Logger(),
 		probe: oomProbe{root: "/"}, events: make(chan event, 64),
 		ready: make(chan struct{}), over: make(chan struct{}),
-		view:  report.Worker{Index: spec.Index, State: report.WorkerWaiting, Since: time.Now()},
+		view:  report.Worker{Index: spec.Index, State: report.WorkerWaiting, Since: time.Now(), Memory: &report.Memory{}},
 		calls: newCalls(),
 	}
 }
@@ -197,7 +205,7 @@ func (s *Supervisor) start(f effSpawn) event {
 		s.log.Warn().Err(err).Msg("cannot send configuration to worker")
 	}
 	go s.listen(c)
-	return evSpawned{time.Now(), c.pid}
+	return evSpawned{now: time.Now(), pid: c.pid, enclosed: c.group != nil}
 }
 
 // exited is told of a child's end, by the thread that started it.
@@ -260,7 +268,7 @@ func (s *Supervisor) publish(m *machine) {
 	v := report.Worker{
 		Index: s.spec.Index, PID: m.pid, State: m.state, Since: m.since,
 		Restarts: m.restarter.Restarts(), LastCause: m.restarter.Last(),
-		RSS: m.rss, LastHeard: m.heard,
+		RSS: m.rss, LastHeard: m.heard, Memory: &report.Memory{Limit: s.spec.MemoryLimit, Note: s.spec.NoGroups},
 	}
 	if !m.running() {
 		v.RSS = 0

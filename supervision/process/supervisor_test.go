@@ -22,6 +22,7 @@ import (
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
 	"github.com/rbdwarden/rbdwarden/supervision"
+	"github.com/rbdwarden/rbdwarden/supervision/memory"
 	"github.com/rbdwarden/rbdwarden/supervision/process"
 	"github.com/rbdwarden/rbdwarden/supervision/worker"
 )
@@ -275,6 +276,43 @@ func TestDeathsAreAnsweredAndExplained(t *testing.T) {
 				t.Errorf("it died at %v", w.LastCause.When)
 			}
 		})
+	}
+}
+
+// A worker that passes the limit of its own memory group is killed by the kernel, and
+// the cause says so; a kill -9 of a worker in such a group is none. The daemon is not
+// in the group.
+func TestOOMKillsAreToldFromOthers(t *testing.T) {
+	root, err := memory.Open()
+	if err != nil {
+		t.Skip(err)
+	}
+	defer root.Close()
+	for crash, want := range map[string]string{
+		"eat":  "OOM kill by the limit of its own memory group (167772160 bytes)",
+		"kill": "signal: 9 (killed)",
+	} {
+		s := spec(behaviour{Crashes: 2, Crash: crash})
+		s.Groups, s.MemoryLimit = root, 160<<20
+		r := supervise(t, s)
+		w := r.until("ready again", func(w report.Worker) bool { return isReady(w) && w.Restarts == 2 })
+		if got := w.LastCause.String(); got != want {
+			t.Errorf("%s: cause %q, want %q", crash, got, want)
+		}
+		if w.Memory.Group == "" || w.Memory.Limit != 160<<20 || w.Memory.Peak == 0 || w.Memory.Peak > 160<<20 {
+			t.Errorf("%s: memory %+v", crash, w.Memory)
+		}
+		procs, err := os.ReadFile(filepath.Join(w.Memory.Group, "cgroup.procs"))
+		if err != nil || strings.TrimSpace(string(procs)) != strconv.Itoa(w.PID) {
+			t.Errorf("%s: processes %q in the group of worker %d, %v", crash, procs, w.PID, err)
+		}
+		r.Stop()
+		if err := r.ended(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(w.Memory.Group); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the group is left behind: %v", crash, err)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -116,6 +117,15 @@ func (w *Worker) LastCause() *report.Cause {
 		return nil
 	}
 	return &c
+}
+
+// MemoryLimit is the limit of this worker's memory in bytes; 0: none.
+func (w *Worker) MemoryLimit() int64 {
+	limit, err := strconv.ParseInt(os.Getenv(process.MemoryMarker), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return limit
 }
 
 // LogFile is where to write log lines if the log goes to the daemon's stderr.
