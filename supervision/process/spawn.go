@@ -33,6 +33,7 @@ type child struct {
 	stderr *capture
 	oom    oomCounts     // before it was started
 	group  *memory.Group // nil if it has none
+	begun  chan struct{} // closed when its configuration, which has to come first, was sent
 	heard  chan struct{} // closed when all that it said was listened to
 }
 
@@ -53,7 +54,7 @@ func (s *Supervisor) spawn(exited func(*child, syscall.WaitStatus)) (*child, err
 		return nil, err
 	}
 	defer in.Close()
-	c := &child{link: ours, oom: s.probe.read(), heard: make(chan struct{})}
+	c := &child{link: ours, oom: s.probe.read(), begun: make(chan struct{}), heard: make(chan struct{})}
 	cmd := &exec.Cmd{
 		Path: s.spec.Path, Args: s.spec.Args,
 		Env:    append(os.Environ(), Marker+"="+strconv.Itoa(s.spec.Index)),

@@ -201,6 +201,7 @@ func (s *Supervisor) start(f effSpawn) event {
 		ConfigJson: data, Index: uint32(s.spec.Index), Restarts: uint32(f.restarts), LastCauseJson: last,
 		HeartbeatIntervalNanos: s.spec.HeartbeatInterval.Nanoseconds(),
 	}}})
+	close(c.begun)
 	if err != nil {
 		s.log.Warn().Err(err).Msg("cannot send configuration to worker")
 	}
@@ -256,6 +257,7 @@ func (s *Supervisor) send(m *controlv1.ToWorker) bool {
 		return false
 	}
 	go func() {
+		<-c.begun
 		if err := c.link.Send(m); err != nil {
 			s.log.Warn().Err(err).Int("pid", c.pid).Msg("cannot send to worker")
 		}
