@@ -7,8 +7,9 @@
 //	    ▲                                                       │ lock gone, watch lost,
 //	    └───────────────────────────────────────────────────────┘ or asked to stop
 //
-// Until several daemons share a pool's images (the cluster issue), only the leader
-// replicates; the others stand by.
+// What a leader decides it writes with its lock asserted in the same operation: see Term.
+// So two leaders are never seen in what is written, however late one of them learns that
+// it leads no longer.
 //
 // Source of the facts: ceph/ceph src/tools/rbd_mirror/LeaderWatcher.cc.
 package leader
@@ -33,18 +34,28 @@ const Object = "rbd_mirror_leader"
 
 // Options are the settings of a candidate.
 type Options struct {
-	// Heartbeat is the time between heartbeats, and between looks at a lock that
-	// somebody else holds (rbd_mirror_leader_heartbeat_interval).
+	// Heartbeat is the time between heartbeats (rbd_mirror_leader_heartbeat_interval).
 	Heartbeat time.Duration
-	// Description goes into the lock; KnownDead judges that of another owner. See
-	// package identity.
+	// Description goes into the lock; KnownDead judges that of another owner: from
+	// the same host, as package identity does, or because it is a member that has fallen
+	// silent (package membership). Such an owner is fenced at the next look.
 	Description string
 	KnownDead   func(description string) bool
+	// Wake makes a follower look at once, because it may have become true that the
+	// leader is known to be dead; may be nil.
+	Wake <-chan struct{}
 	// BlocklistExpire is how long a dead leader stays blocklisted (0: the
 	// cluster's default).
 	BlocklistExpire time.Duration
-	// Leads is called when leadership is won, Lost when it has ended, in turns.
-	Leads func()
+	// Look is the time between looks at a lock that somebody else holds, and between
+	// checks that our own is there; 0: half a second.
+	Look time.Duration
+	// DeadGrace is how long an owner must be seen without its watch before it is
+	// fenced: one that renews its watch has a moment without. 0: two seconds.
+	DeadGrace time.Duration
+	// Leads is called when leadership is won, Lost when it has ended, in turns. Between
+	// the two the Term is good for writing.
+	Leads func(*Term)
 	Lost  func(reason error)
 	// Follows is called with the name of whoever leads instead, when that changes.
 	Follows func(leader string)
@@ -60,12 +71,19 @@ type Options struct {
 // errReleased ends a reign that was asked to end.
 var errReleased = errors.New("asked to release the leadership")
 
-// deadLooks is how often in a row the owner must be seen without its watch before it
-// is fenced: one that renews its watch has a moment without.
-const deadLooks = 2
+const (
+	defaultLook      = 500 * time.Millisecond
+	defaultDeadGrace = 2 * time.Second
+)
 
 // Run competes for the leadership of the pool until ctx ends; then it gives it back.
 func Run(ctx context.Context, io rados.IOContext, opt Options) {
+	if opt.Look == 0 {
+		opt.Look = defaultLook
+	}
+	if opt.DeadGrace == 0 {
+		opt.DeadGrace = defaultDeadGrace
+	}
 	c := &candidate{io: io, opt: opt, wake: make(chan struct{}, 1)}
 	for ctx.Err() == nil {
 		if err := c.term(ctx); err != nil && ctx.Err() == nil {
@@ -121,103 +139,140 @@ func (c *candidate) term(ctx context.Context) (err error) {
 		c.said.Wait()
 		err = errors.Join(err, watch.Close(ctx))
 	}()
-	if err := c.follow(ctx, cookie); err != nil {
+	epoch, err := c.follow(ctx, cookie)
+	if err != nil {
 		return err
 	}
+	t := newTerm(c.io, cookie, c.opt.Description, epoch)
 	c.say(ctx, notify.LeaderLockAcquired)
-	c.opt.Log.Info().Msg("leads the pool")
+	c.opt.Log.Info().Uint64("epoch", epoch).Msg("leads the pool")
 	c.released = false
 	c.leader = "" // whoever leads after us is news, also if we followed it before
-	c.opt.Leads()
+	c.opt.Leads(t)
 	reason := c.lead(ctx, cookie)
 	c.opt.Log.Info().AnErr("reason", reason).Msg("leads the pool no longer")
+	t.close()
 	c.opt.Lost(reason)
-	if reason != nil && rados.Classify(reason) == rados.Fenced {
+	fenced := reason != nil && rados.Classify(reason) == rados.Fenced
+	t.release(ctx, fenced)
+	if fenced {
 		return reason
 	}
 	return c.release(ctx, cookie)
 }
 
-// follow tries for the lock until it is ours.
-func (c *candidate) follow(ctx context.Context, cookie string) error {
-	dead := 0
-	var suspect cls.LockerID // whom dead is about
+// follow tries for the lock until it is ours, and tells the term's epoch.
+func (c *candidate) follow(ctx context.Context, cookie string) (epoch uint64, err error) {
+	var death death
 	for {
 		if err := c.lostWatch(); err != nil {
-			return err
+			return 0, err
 		}
-		held, err := c.take(ctx, cookie)
-		if held || err != nil {
-			return err
+		seen, err := c.look(ctx)
+		if err != nil {
+			return 0, err
 		}
-		owner, alive, err := c.look(ctx)
-		switch {
-		case err != nil:
-			return err
+		switch owner := seen.owner; {
 		case owner == nil:
-			continue // it was released meanwhile
+			held, err := c.take(ctx, cookie, seen.epoch)
+			if held {
+				return seen.epoch + 1, nil
+			}
+			if err != nil {
+				return 0, err
+			}
+			continue // somebody was faster
+		case owner.Entity == cls.ClientName(c.io.Cluster().InstanceID()) && owner.Cookie == cookie:
+			// Taken, but the answer was lost; the epoch went up with it.
+			return seen.epoch, nil
 		case owner.Entity == cls.ClientName(c.io.Cluster().InstanceID()):
 			// Ours, from a term whose release failed.
-			if err := c.breakLock(ctx, *owner); err != nil {
-				return err
+			if err := breakLock(ctx, c.io, *owner); err != nil {
+				return 0, err
 			}
 			continue
-		case c.opt.KnownDead != nil && c.opt.KnownDead(owner.Description):
-			dead = deadLooks
-		case alive:
-			dead = 0
-			c.follows(owner.Entity.String())
-		case owner.LockerID != suspect:
-			dead, suspect = 1, owner.LockerID
-		default:
-			dead++
-		}
-		if dead >= deadLooks {
+		case c.opt.KnownDead != nil && c.opt.KnownDead(owner.Description),
+			death.seen(owner.LockerID, !seen.alive, time.Now()) >= c.opt.DeadGrace:
 			if err := c.fence(ctx, *owner); err != nil {
-				return err
+				return 0, err
 			}
-			dead = 0
 			continue
+		case seen.alive:
+			c.follows(owner.Entity.String())
 		}
-		if err := c.pause(ctx, c.opt.Heartbeat/2); err != nil {
-			return err
+		if err := c.pause(ctx, c.opt.Look); err != nil {
+			return 0, err
 		}
 	}
 }
 
-func (c *candidate) take(ctx context.Context, cookie string) (held bool, err error) {
-	err = rados.Tell(ctx, c.io, Object, cls.Lock(cls.Request{
-		Name: cls.RBDName, Type: cls.Exclusive, Cookie: cookie, Tag: cls.RBDTag, Description: c.opt.Description,
-	}))
-	switch {
-	case err == nil, errors.Is(err, syscall.EEXIST):
+// death remembers since when an owner has been seen without its watch.
+type death struct {
+	owner cls.LockerID
+	since time.Time
+}
+
+// seen is told of each look; it answers for how long this owner has been without.
+func (d *death) seen(owner cls.LockerID, without bool, now time.Time) time.Duration {
+	if !without {
+		*d = death{}
+		return 0
+	}
+	if d.since.IsZero() || d.owner != owner {
+		*d = death{owner, now}
+	}
+	return now.Sub(d.since)
+}
+
+// take locks, and counts the epoch up, in one operation. It fails if the epoch is another
+// than that which was seen with the lock free: then somebody led in between.
+func (c *candidate) take(ctx context.Context, cookie string, epoch uint64) (held bool, err error) {
+	var op rados.WriteOp
+	op.CmpXattr(epochXattr, encodeEpoch(epoch))
+	op.Exec(lockCall(cookie, c.opt.Description))
+	op.SetXattr(epochXattr, encodeEpoch(epoch+1))
+	switch err := c.io.Write(ctx, Object, &op); {
+	case err == nil:
 		return true, nil
-	case errors.Is(err, syscall.EBUSY):
+	case errors.Is(err, syscall.EBUSY), errors.Is(err, syscall.EEXIST), errors.Is(err, syscall.ECANCELED):
 		return false, nil
+	default:
+		return false, err
 	}
-	return false, err
 }
 
-// look tells who holds the lock, and whether its watch is there.
-func (c *candidate) look(ctx context.Context) (owner *cls.Locker, alive bool, err error) {
+// view is what one look at the lock has shown.
+type view struct {
+	owner *cls.Locker // nil: nobody
+	alive bool        // the owner's watch is there
+	epoch uint64      // of the newest term of ours
+}
+
+// look tells who holds the lock, at one moment.
+func (c *candidate) look(ctx context.Context) (v view, err error) { return look(ctx, c.io) }
+
+func look(ctx context.Context, io rados.IOContext) (v view, err error) {
 	query := cls.GetInfo(cls.RBDName)
 	var op rados.ReadOp
-	reply, watchers := op.Exec(query.Call), op.ListWatchers()
-	if err := c.io.Read(ctx, Object, &op); err != nil {
-		return nil, false, err
+	reply, watchers, xattrs := op.Exec(query.Call), op.ListWatchers(), op.Xattrs()
+	if err := io.Read(ctx, Object, &op); err != nil {
+		return v, err
 	}
 	info, err := query.Decode(reply.Data)
+	if err == nil {
+		v.epoch, err = decodeEpoch(xattrs.Pairs[epochXattr])
+	}
 	if err != nil {
-		return nil, false, &rados.Error{Op: "lock.get_info", Pool: c.io.Pool().Name, Object: Object, Err: err}
+		return v, &rados.Error{Op: "look at the leader's lock", Pool: io.Pool().Name, Namespace: io.Namespace(), Object: Object, Err: err}
 	}
 	if len(info.Lockers) == 0 {
-		return nil, false, nil
+		return v, nil
 	}
-	owner = &info.Lockers[0]
+	v.owner = &info.Lockers[0]
 	for _, w := range watchers.Watchers {
-		alive = alive || cls.ClientName(w.ClientID) == owner.Entity
+		v.alive = v.alive || cls.ClientName(w.ClientID) == v.owner.Entity
 	}
-	return owner, alive, nil
+	return v, nil
 }
 
 // fence makes sure that a dead leader can write no more, then breaks its lock
@@ -230,11 +285,11 @@ func (c *candidate) fence(ctx context.Context, owner cls.Locker) error {
 	if err := c.io.Cluster().Blocklist(ctx, owner.Address.Blocklist(), c.opt.BlocklistExpire); err != nil {
 		return fmt.Errorf("blocklist the dead leader %s: %w", owner.Entity, err)
 	}
-	return c.breakLock(ctx, owner)
+	return breakLock(ctx, c.io, owner)
 }
 
-func (c *candidate) breakLock(ctx context.Context, owner cls.Locker) error {
-	err := rados.Tell(ctx, c.io, Object, cls.Break(cls.RBDName, owner.LockerID))
+func breakLock(ctx context.Context, io rados.IOContext, owner cls.Locker) error {
+	err := rados.Tell(ctx, io, Object, cls.Break(cls.RBDName, owner.LockerID))
 	if errors.Is(err, syscall.ENOENT) {
 		return nil
 	}
@@ -243,8 +298,9 @@ func (c *candidate) breakLock(ctx context.Context, owner cls.Locker) error {
 
 // lead sends heartbeats and checks that the lock holds, until it does not.
 func (c *candidate) lead(ctx context.Context, cookie string) error {
+	said := time.Now()
 	for {
-		if err := c.pause(ctx, c.opt.Heartbeat); err != nil {
+		if err := c.pause(ctx, c.opt.Look); err != nil {
 			return err
 		}
 		if err := c.lostWatch(); err != nil {
@@ -254,16 +310,22 @@ func (c *candidate) lead(ctx context.Context, cookie string) error {
 			return errReleased
 		}
 		var op rados.ReadOp
-		op.Exec(cls.Assert(cls.RBDName, cls.Exclusive, cookie, cls.RBDTag))
+		op.Exec(assertCall(cookie))
 		if err := c.io.Read(ctx, Object, &op); err != nil && rados.Classify(err) != rados.Transient || errors.Is(err, syscall.EBUSY) {
 			return err
 		}
-		c.say(ctx, notify.LeaderHeartbeat)
+		if time.Since(said) >= c.opt.Heartbeat {
+			said = time.Now()
+			c.say(ctx, notify.LeaderHeartbeat)
+		}
 	}
 }
 
+// releaseTimeout bounds the release of locks at the end of a term.
+const releaseTimeout = 5 * time.Second
+
 func (c *candidate) release(ctx context.Context, cookie string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	err := rados.Tell(ctx, c.io, Object, cls.Unlock(cls.RBDName, cookie))
 	if errors.Is(err, syscall.ENOENT) {
@@ -336,6 +398,7 @@ func (c *candidate) pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-c.wake:
+	case <-c.opt.Wake:
 	case <-c.opt.Release:
 		c.released = true
 	case <-t.C:

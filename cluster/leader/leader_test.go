@@ -29,6 +29,7 @@ type contest struct {
 	t     *testing.T
 	store *mem.Store
 
+	look  time.Duration // Options.Look
 	mu    sync.Mutex
 	known map[string]bool // descriptions of processes that are known to be dead
 	cut   map[*mem.Client]bool
@@ -44,7 +45,8 @@ type entrant struct {
 	stop    context.CancelFunc
 	ended   chan struct{}
 
-	leads   bool // guarded by contest.mu, as are all below
+	leads   bool  // guarded by contest.mu, as are all below
+	term    *Term // the last
 	follows []string
 	fenced  error
 	reigns  int
@@ -86,15 +88,16 @@ func (x *contest) enter(name string) *entrant {
 	go func() {
 		defer close(e.ended)
 		Run(ctx, io, Options{
-			Heartbeat: heartbeat, Description: name,
+			Heartbeat: heartbeat, Look: x.look, Description: name,
 			KnownDead: func(d string) bool {
 				x.mu.Lock()
 				defer x.mu.Unlock()
 				return x.known[d]
 			},
-			Leads: func() {
+			Leads: func(term *Term) {
 				with(func() {
 					x.assertAlone(e)
+					e.term = term
 					e.leads, e.reigns = true, e.reigns+1
 				})
 			},
@@ -215,9 +218,9 @@ func TestACleanEndHandsOver(t *testing.T) {
 		}
 		b.stop()
 		<-b.ended
-		owner, _, err := (&candidate{io: b.io}).look(context.Background())
-		if err != nil || owner != nil {
-			t.Errorf("the lock is left with %v, %v", owner, err)
+		seen, err := look(context.Background(), b.io)
+		if err != nil || seen.owner != nil {
+			t.Errorf("the lock is left with %v, %v", seen.owner, err)
 		}
 	})
 }
@@ -230,8 +233,8 @@ func TestADeadLeaderIsFenced(t *testing.T) {
 		sameHost bool
 		within   time.Duration
 	}{
-		{"known to be dead", true, 2 * heartbeat},
-		{"on another host", false, watchTimeout + 2*heartbeat},
+		{"known to be dead", true, time.Second},
+		{"on another host", false, heartbeat + 3*time.Second}, // after the assertion before its watch has ended
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			run(t, func(x *contest) {
@@ -292,7 +295,16 @@ func (x *contest) hold() *holder {
 		x.t.Fatal(err)
 	}
 	h := &holder{io: io, cookie: cls.RBDCookie(io.Cluster().InstanceID())}
-	held, err := (&candidate{io: io}).take(context.Background(), h.cookie)
+	var create rados.WriteOp
+	create.Create(false)
+	if err := io.Write(context.Background(), Object, &create); err != nil {
+		x.t.Fatal(err)
+	}
+	seen, err := look(context.Background(), io)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	held, err := (&candidate{io: io}).take(context.Background(), h.cookie, seen.epoch)
 	if err != nil || !held {
 		x.t.Fatal(held, err)
 	}
@@ -306,16 +318,15 @@ func (h *holder) letGo(t *testing.T) {
 	}
 }
 
-// An owner is dead only if it is seen twice without a watch; and the second look must
-// have found the same one.
-func TestTwoLooksAtTheSameOwner(t *testing.T) {
+// An owner is dead only if the same one is seen without a watch for the whole grace.
+func TestOnlyTheSameOwnersSilenceCounts(t *testing.T) {
 	run(t, func(x *contest) {
 		first := x.hold()
 		a := x.enter("a")
-		time.Sleep(time.Second) // a has looked once
+		time.Sleep(defaultDeadGrace - 100*time.Millisecond)
 		first.letGo(t)
-		second := x.hold()
-		time.Sleep(heartbeat / 2) // it has looked at the second, too
+		second := x.hold() // before a looks again
+		time.Sleep(defaultDeadGrace - 100*time.Millisecond)
 		w, err := second.io.Watch(context.Background(), Object, 0, &deaf{})
 		if err != nil {
 			t.Fatal(err)
@@ -340,11 +351,11 @@ func TestABrokenLockEndsTheReign(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		owner, alive, err := (&candidate{io: stranger}).look(context.Background())
-		if err != nil || !alive {
-			t.Fatal(owner, alive, err)
+		seen, err := look(context.Background(), stranger)
+		if err != nil || !seen.alive {
+			t.Fatal(seen, err)
 		}
-		if err := rados.Tell(context.Background(), stranger, Object, cls.Break(cls.RBDName, owner.LockerID)); err != nil {
+		if err := rados.Tell(context.Background(), stranger, Object, cls.Break(cls.RBDName, seen.owner.LockerID)); err != nil {
 			t.Fatal(err)
 		}
 		x.assertLeader(heartbeat+2*time.Second, a) // again
@@ -536,6 +547,7 @@ func TestElectionsAtRandom(t *testing.T) {
 				}
 			}()
 			x, rng := newContest(t), rand.New(rand.NewPCG(seed, 7))
+			x.look = 2 * time.Second // fewer steps
 			for n := range 3 {
 				x.enter(fmt.Sprint(n))
 			}

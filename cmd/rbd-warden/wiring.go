@@ -107,7 +107,7 @@ func (w *wiring) compete(ctx context.Context, id int64, told site.Told) {
 	leader.Run(ctx, io, leader.Options{
 		Heartbeat: w.options.LeaderHeartbeatInterval, Description: w.self.String(), KnownDead: w.self.KnownDead,
 		BlocklistExpire: w.options.BlocklistExpire,
-		Leads:           told.Leads, Lost: told.Lost, Follows: told.Follows, Fenced: told.Fenced, Release: told.Release, Log: log.With().Str("pool", io.Pool().Name).Logger(),
+		Leads:           func(*leader.Term) { told.Leads() }, Lost: told.Lost, Follows: told.Follows, Fenced: told.Fenced, Release: told.Release, Log: log.With().Str("pool", io.Pool().Name).Logger(),
 	})
 }
 
