@@ -31,6 +31,7 @@ type Writer struct {
 	ioctx  *rados.IOContext
 	disk   *disk
 	closed sync.Once
+	small  bool // small writes only, and none to the ledger
 }
 
 // sector is the unit of all offsets and lengths, in bytes; a compare-and-write may not cross one.
@@ -68,13 +69,27 @@ func (i *Image) NewWriter(t testing.TB, c *lab.Cluster, seed uint64) *Writer {
 		t.Fatal(err)
 	}
 	w.ioctx.SetNamespace(i.Pool.Namespace)
-	if w.disk, err = openDisk(w.ioctx, i.Name); err != nil {
-		w.disk = nil
-		t.Fatal(err)
-	}
-	w.Reload()
+	w.open(w.ioctx, i.Name)
 	opened = true
 	return w
+}
+
+// newWriter opens an image over a connection that others use, too.
+func newWriter(t testing.TB, ioctx *rados.IOContext, i *Image, seed uint64) *Writer {
+	t.Helper()
+	w := &Writer{t: t, random: rand.New(rand.NewPCG(seed, seed))}
+	w.open(ioctx, i.Name)
+	return w
+}
+
+func (w *Writer) open(ioctx *rados.IOContext, name string) {
+	w.t.Helper()
+	disk, err := openDisk(ioctx, name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.disk = disk
+	w.Reload()
 }
 
 // Reload takes size and contents from the image, after something else than this writer has changed them.
@@ -166,7 +181,11 @@ func (w *Writer) Close() {
 // extent picks a range of whole sectors, most of them small.
 func (w *Writer) extent() (at, size int) {
 	sectors := len(w.Contents) / sector
-	most := []int{1, 8, 8, 8, 64, 256, 2048}[w.random.IntN(7)]
+	sizes := []int{1, 8, 8, 8, 64, 256, 2048}
+	if w.small {
+		sectors, sizes = sectors-1, sizes[:5]
+	}
+	most := sizes[w.random.IntN(len(sizes))]
 	n := min(1+w.random.IntN(most), sectors)
 	return w.random.IntN(sectors-n+1) * sector, n * sector
 }
@@ -233,6 +252,22 @@ func (w *Writer) compareAndWrite(at int, match bool) {
 	case !errors.Is(err, syscall.EILSEQ):
 		w.t.Fatalf("compare-and-write at %d on other contents: %v, want EILSEQ", at, err)
 	}
+}
+
+// TurnPage turns a page of the ledger, which is the image's last sector: it shows for ever whether anything was left out or
+// done twice. First comes a compare-and-write that expects the page which is yet to be written; it finds the page before
+// and does nothing. Whoever does it again after the page was written tears the page out, and every later one expects it.
+func (w *Writer) TurnPage() {
+	w.t.Helper()
+	at := len(w.Contents) - sector
+	page := w.Contents[at:]
+	next := w.noise(sector)
+	if err := w.disk.compareAndWrite(at, next, w.noise(sector)); !errors.Is(err, syscall.EILSEQ) {
+		w.t.Fatalf("compare-and-write of a page to come: %v, want EILSEQ", err)
+	}
+	w.check(w.disk.compareAndWrite(at, bytes.Clone(page), next))
+	copy(page, next)
+	w.Operations += 2
 }
 
 func (w *Writer) check(err error) {

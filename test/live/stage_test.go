@@ -1,0 +1,315 @@
+//go:build live
+
+package live
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rbdwarden/rbdwarden/lab"
+	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/test/harness"
+)
+
+// stage is a write load on many images, and a daemon with several workers that mirrors them while parts of it die.
+type stage struct {
+	*testing.T
+	pair    *lab.Pair
+	load    *harness.Load
+	commits *harness.Commits
+	daemon  *harness.Daemon
+	flags   []string
+	workers int
+}
+
+// stageOptions say how big a stage is.
+type stageOptions struct {
+	images, workers int
+	// pause is between two writes to an image.
+	pause time.Duration
+	flags []string // of the daemon
+}
+
+const (
+	// still is how long an image that is not hit may stand still while it has something to do: commit positions are
+	// written about once a second, and the machine is shared.
+	still = 5 * time.Second
+	// recovery is how long an image may need to be replayed again after its owner's death.
+	recovery = time.Minute
+	// silence is how long a worker of a stage may be silent.
+	silence = 3 * time.Second
+)
+
+// newStage starts a daemon and a load and waits until every image replays.
+func newStage(t *testing.T, o stageOptions) *stage {
+	t.Helper()
+	pair := harness.ParallelPair(t)
+	pool := harness.NewPool(t, pair, lab.PoolMode)
+	s := &stage{T: t, pair: pair, workers: o.workers, flags: append([]string{
+		"--rbd-warden-workers", strconv.Itoa(o.workers), "--rbd-warden-heartbeat-timeout", fmt.Sprint(silence.Seconds()),
+	}, o.flags...)}
+	s.load = harness.NewLoad(t, pool, harness.LoadOptions{Images: o.images, Size: 2 << 20})
+	s.load.Start(t, o.pause)
+	s.start()
+	s.commits = harness.WatchCommits(t, s.load, 100*time.Millisecond)
+	s.settle()
+	return s
+}
+
+// start starts the daemon.
+func (s *stage) start() {
+	s.Helper()
+	s.daemon = harness.StartDaemon(s, s.pair.Secondary, harness.Ours(s), s.flags...)
+}
+
+// ps is what the daemon tells of its workers.
+func (s *stage) ps() report.Daemon {
+	s.Helper()
+	d, ok := s.daemon.Ps(s, s.pair.Secondary)
+	if !ok {
+		s.Fatal("the daemon does not answer")
+	}
+	return d
+}
+
+// settle waits until all workers are ready and every image replays in one of them and no more, and answers which, by guest.
+func (s *stage) settle() (owners []int) {
+	s.Helper()
+	harness.Eventually(s, harness.Patience, func() (why string) {
+		owners, why = s.owners()
+		return why
+	})
+	return owners
+}
+
+// owners tells which worker replays each image, and why that is not clear.
+func (s *stage) owners() (owners []int, why string) {
+	s.Helper()
+	d, ok := s.daemon.Ps(s, s.pair.Secondary)
+	if !ok || len(d.Workers) != s.workers {
+		return nil, fmt.Sprintf("%d workers answer", len(d.Workers))
+	}
+	at := map[string][]int{}
+	for _, w := range d.Workers {
+		if w.State != report.WorkerReady {
+			return nil, fmt.Sprintf("worker %d is %s", w.Index, w.State)
+		}
+		for _, image := range imagesOf(w) {
+			if image.State == "replaying" {
+				at[image.GlobalID] = append(at[image.GlobalID], w.Index)
+			}
+		}
+	}
+	for _, g := range s.load.Guests {
+		workers := at[g.GlobalID]
+		if len(workers) != 1 {
+			return nil, fmt.Sprintf("%s is replayed by the workers %v", g.Spec(), workers)
+		}
+		owners = append(owners, workers[0])
+	}
+	return owners, ""
+}
+
+// imagesOf lists the images of a worker.
+func imagesOf(w report.Worker) (images []report.Image) {
+	for _, p := range w.Pools {
+		images = append(images, p.Images...)
+	}
+	return images
+}
+
+// busiest is the worker with most images.
+func busiest(owners []int) int {
+	count := map[int]int{}
+	for _, w := range owners {
+		count[w]++
+	}
+	best := owners[0]
+	for w, n := range count {
+		if n > count[best] || n == count[best] && w < best {
+			best = w
+		}
+	}
+	return best
+}
+
+// fault does something that stops the images which are hit, waits until they get on again, and fails the test if any of
+// the others stood still meanwhile. do answers since when the images were dead.
+func (s *stage) fault(what string, hit func(guest int) bool, do func() time.Time) {
+	s.Helper()
+	began := time.Now()
+	died := do()
+	var took []time.Duration
+	for n := range s.load.Guests {
+		if hit(n) {
+			took = append(took, s.commits.WaitResumed(s, n, died, recovery))
+		}
+	}
+	longest := s.neverPaused(began, hit)
+	if len(took) == 0 {
+		s.Errorf("%s: hit no image", what)
+		return
+	}
+	slices.Sort(took)
+	s.Logf("%s: %d images replay again after %.1f s (first), %.1f s (median), %.1f s (last); the %d others stood still for %.1f s at most",
+		what, len(took), took[0].Seconds(), took[len(took)/2].Seconds(), took[len(took)-1].Seconds(),
+		len(s.load.Guests)-len(took), longest.Seconds())
+}
+
+// neverPaused fails the test for images that stood still since a moment, those apart that were hit.
+func (s *stage) neverPaused(since time.Time, hit func(guest int) bool) (longest time.Duration) {
+	s.Helper()
+	now := time.Now()
+	for n, g := range s.load.Guests {
+		if hit(n) {
+			continue
+		}
+		pause := s.commits.Pause(n, since, now)
+		longest = max(longest, pause)
+		if pause > still {
+			s.Errorf("%s, which was not hit, stood still for %v", g.Spec(), pause)
+		}
+	}
+	return longest
+}
+
+// strike does something to the process of the busiest worker, waits until its images get on, and until the daemon tells a
+// cause of which it is true, and the images' statuses have the words.
+func (s *stage) strike(what string, do func(pid int) time.Time, is func(report.Cause) bool, words ...string) {
+	s.Helper()
+	owners := s.settle()
+	victim := busiest(owners)
+	before := s.ps().Workers[victim]
+	pid := s.daemon.Workers()[victim]
+	if pid == 0 || pid != before.PID {
+		s.Fatalf("worker %d is process %d, and by ps %d", victim, pid, before.PID)
+	}
+	s.fault(what, func(n int) bool { return owners[n] == victim }, func() time.Time { return do(pid) })
+	s.settle()
+	after := s.ps().Workers[victim]
+	if c := after.LastCause; c == nil || !is(*c) || after.Restarts != before.Restarts+1 || after.PID == before.PID {
+		s.Errorf("%s: ps says of worker %d: %d restarts (%d before), process %d (%d before), %+v", what, victim,
+			after.Restarts, before.Restarts, after.PID, before.PID, c)
+	} else {
+		s.Logf("%s: ps says: %s", what, c)
+	}
+	s.told(words, func(n int) bool { return owners[n] == victim })
+}
+
+// told waits until the status of each image has all of the words.
+func (s *stage) told(words []string, of func(guest int) bool) {
+	s.Helper()
+	harness.Eventually(s, within, func() string {
+		texts := map[string]string{}
+		for _, image := range s.load.Pool.PoolStatusOn(s, s.pair.Secondary).Images {
+			texts[image.Name] = image.State + ", " + image.Description
+		}
+		for n, g := range s.load.Guests {
+			for _, word := range words {
+				if of(n) && !strings.Contains(texts[g.Name], word) {
+					return fmt.Sprintf("%s lacks %q: %q", g.Spec(), word, texts[g.Name])
+				}
+			}
+		}
+		return ""
+	})
+}
+
+// othersGetOn waits until each image that is not hit has got on so many times since a moment.
+func (s *stage) othersGetOn(since time.Time, times int, hit func(guest int) bool) {
+	s.Helper()
+	for n, g := range s.load.Guests {
+		harness.Eventually(s, recovery, func() string {
+			if seen := s.commits.Advances(n, since); !hit(n) && seen < times {
+				return fmt.Sprintf("%s got on %d times", g.Spec(), seen)
+			}
+			return ""
+		})
+	}
+}
+
+// kill ends the worker's process as the kernel does.
+func (s *stage) kill(pid int) time.Time {
+	syscall.Kill(pid, syscall.SIGKILL)
+	return harness.AwaitEnd(s, pid, 10*time.Second)
+}
+
+// abort makes librados abort in the worker.
+func (s *stage) abort(pid int) time.Time {
+	harness.AbortInside(s, pid)
+	return harness.AwaitEnd(s, pid, 10*time.Second)
+}
+
+// halt stops the worker's process, which its images feel at once.
+func (s *stage) halt(pid int) time.Time {
+	syscall.Kill(pid, syscall.SIGSTOP)
+	return time.Now()
+}
+
+// killDaemon kills the daemon process only, sees its workers gone, and starts it again.
+func (s *stage) killDaemon() {
+	s.Helper()
+	s.settle()
+	workers := s.daemon.Workers()
+	if len(workers) != s.workers {
+		s.Errorf("the daemon has the workers %v", workers)
+	}
+	all := func(int) bool { return true }
+	s.fault("kill -9 of the daemon process", all, func() time.Time {
+		syscall.Kill(s.daemon.PID(), syscall.SIGKILL)
+		died := time.Now()
+		for _, pid := range workers {
+			harness.AwaitEnd(s, pid, 10*time.Second)
+		}
+		s.Logf("all workers were gone %.3f s after their daemon", time.Since(died).Seconds())
+		<-s.daemon.Exited()
+		s.start()
+		return died
+	})
+	s.settle()
+}
+
+// finish ends the load and compares.
+func (s *stage) finish() {
+	s.Helper()
+	s.load.Stop()
+	s.commits.WaitCaughtUp(s, harness.Patience)
+	s.load.AssertEqual(s)
+	operations := 0
+	for _, g := range s.load.Guests {
+		operations += g.Writer.Operations
+	}
+	s.Logf("%d operations on %d images are on both sites, once each", operations, len(s.load.Guests))
+	s.daemon.Stop(s, stopTime)
+}
+
+// corrupt damages one image's journal ahead of its mirror, sees that this image says so and no other stands still, and
+// repairs it.
+func (s *stage) corrupt(guest int) {
+	s.Helper()
+	s.settle()
+	g := s.load.Guests[guest]
+	it := func(n int) bool { return n == guest }
+	began := time.Now()
+	s.daemon.AdminDo(s, "rbd mirror stop "+g.Spec())
+	g.WaitState(s, "up+stopped")
+	injury := g.Damage(s)
+	s.daemon.AdminDo(s, "rbd mirror start "+g.Spec())
+	s.told([]string{"up+error", injury.Object, strconv.Itoa(injury.Offset)}, it)
+	seen := time.Now()
+	s.othersGetOn(seen, 4, it)
+	if s.commits.Advances(guest, seen) > 0 {
+		s.Errorf("%s got on although its journal is damaged", g.Spec())
+	}
+	longest := s.neverPaused(began, it)
+	s.Logf("damaged journal: the %d other images stood still for %.1f s at most", len(s.load.Guests)-1, longest.Seconds())
+	s.fault("repair of a journal", it, func() time.Time {
+		injury.Repair(s)
+		return time.Now()
+	})
+}
