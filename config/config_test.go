@@ -83,7 +83,7 @@ func TestResolveRefuses(t *testing.T) {
 		{"no truth", "--log-to-file=maybe", "", "log_to_file"},
 		{"level", "--debug-rbd-mirror 200", "", "debug_rbd_mirror"},
 		{"mode", "--admin-socket-mode 999", "", "admin_socket_mode"},
-		{"own option", "", "[client]\nrbd warden workers = 0\n", "rbd_warden_workers"},
+		{"own option", "", "[client]\nrbd warden workers = 65\n", "rbd_warden_workers"},
 	} {
 		files := map[string]string{"/s.conf": "secret", "/etc/ceph/ceph.conf": c.conf}
 		_, _, err := resolve(t, c.args, host(files))

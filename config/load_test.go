@@ -36,7 +36,7 @@ func TestDefaults(t *testing.T) {
 		{"autotune", o.MemoryAutotune, true},
 		{"resync", o.ResyncAfterDisconnect, false},
 		{"migration throttle", o.ImagePolicyMigrationThrottle, 5 * time.Minute},
-		{"workers", o.Warden.Workers, uint64(1)},
+		{"workers", o.Warden.Workers, uint64(0)},
 		{"restart", o.Warden.RestartMin, 200 * time.Millisecond},
 	} {
 		if c.got != c.want {

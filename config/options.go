@@ -194,8 +194,8 @@ var table = []Option{
 
 // wardenTable describes our own options.
 var wardenTable = []Option{
-	{Name: "rbd_warden_workers", Type: Uint, Default: "1", Min: 1, Max: 64,
-		About: "worker processes of this daemon",
+	{Name: "rbd_warden_workers", Type: Uint, Default: "0", Max: 64,
+		About: "worker processes of this daemon; 0: as many as the host's cores suggest (1 to 4)",
 		field: func(o *Options) any { return &o.Warden.Workers }},
 	{Name: "rbd_warden_control_socket", Type: String, Default: "$run_dir/$cluster-$name.$pid.warden.sock",
 		About: "unix socket for the command line of rbd-warden; empty: none",

@@ -72,6 +72,14 @@ type Slots struct {
 	Waiting int `json:"waiting"`
 }
 
+// Plus adds the use of another worker's bound; nil adds nothing.
+func (s Slots) Plus(other *Slots) Slots {
+	if other == nil {
+		return s
+	}
+	return Slots{s.Limit + other.Limit, s.Running + other.Running, s.Waiting + other.Waiting}
+}
+
 // Replayed counts what was replayed since a worker, or an image's actor, started.
 type Replayed struct {
 	Entries uint64 `json:"entries"`

@@ -14,8 +14,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -70,8 +72,15 @@ type Options struct {
 	Alone func(ctx context.Context, err error, since time.Time, attempts int, next time.Time) ([]report.Image, error)
 	// Watch calls changed when mirrored images of one side change, until stop.
 	Watch func(ctx context.Context, io rados.IOContext, changed func(globalID string)) (stop func(), err error)
-	// Trash deletes what was moved to the local trash; nil: nothing is deleted.
+	// Trash deletes what was moved to the local trash, while this member leads the pool;
+	// nil: nothing is deleted.
 	Trash *Deleter
+	// Listed is told which images are mirrored; complete if both sides were asked. It does
+	// not block; may be nil.
+	Listed func(globalIDs []string, complete bool)
+	// Applied is told that every image that the share of that epoch does not name was let
+	// go. It does not block; may be nil.
+	Applied func(epoch uint64)
 	// NewImage makes the actor of an image. With a halt it starts, or replays, only
 	// when it is told to; past is what became of its earlier ones.
 	NewImage func(key messages.ImageKey, remote *Remote, halt config.Halt, past messages.Past) actor.Actor
@@ -102,12 +111,17 @@ type Pool struct {
 	children map[string]*child
 	byPID    map[string]string // actor id → global id
 	listing  bool
-	known    bool                    // there was a list
-	alone    map[string]report.Image // told of while there is no peer, by global id
+	ids      map[string]struct{}     // images that are mirrored, of both sides; nil: no list yet
+	share    *Share                  // which of them are ours; nil: not known yet, none
+	applied  uint64                  // newest epoch of which Applied was told
+	known    bool                    // images were begun with
+	locals   []report.Image          // found while there is no peer
+	alone    map[string]report.Image // those of them that are ours, by global id
 	absent   time.Time               // since when the peer could not be reached
 	again    bool                    // list once more after this one
 	stops    []func()
-	trash    func() // ends the deleter
+	leads    bool
+	trash    *reign // of the deleter, the newest; nil before the first
 	halts    config.Halts
 	ending   bool
 	asked    *actor.PID // who waits for the end
@@ -137,6 +151,19 @@ type (
 	changed    struct{ globalID string }
 	imageEnded struct{ who *actor.PID }
 )
+
+// Share says which of the pool's images this member runs. A newer one replaces it: what
+// it does not name is let go.
+type Share struct {
+	Epoch uint64 // of the image map that it was read from
+	Run   map[string]struct{}
+}
+
+// Lead says whether this member leads the pool: who does deletes what is in the trash.
+type Lead struct{ Leads bool }
+
+// KickTrash makes the deleter look into the trash now.
+type KickTrash struct{}
 
 // Stop asks the pool to let go of all its images, then of itself. Answered by Stopped.
 type Stop struct{}
@@ -178,7 +205,6 @@ func (p *Pool) Receive(c actor.Context) {
 	switch m := c.Message().(type) {
 	case *actor.Started:
 		p.since = time.Now()
-		p.startTrash(c)
 		p.connect(c)
 		p.later(c, firstSilence, silenceDue{})
 	case *actor.Stopping:
@@ -213,6 +239,14 @@ func (p *Pool) Receive(c actor.Context) {
 		p.list(c)
 	case listed:
 		p.listed(c, m)
+	case Share:
+		p.assigned(c, m)
+	case Lead:
+		p.lead(c, m.Leads)
+	case KickTrash:
+		if p.opt.Trash != nil {
+			p.opt.Trash.Kick()
+		}
 	case respawn:
 		p.respawned(c, m)
 	case Stop:
@@ -241,25 +275,6 @@ func (p *Pool) async(c actor.Context, fn func(ctx context.Context) any) {
 func (p *Pool) later(c actor.Context, d time.Duration, m any) {
 	self, system := c.Self(), c.ActorSystem()
 	time.AfterFunc(d, func() { system.Root.Send(self, m) })
-}
-
-// startTrash starts the deleter, which needs no peer.
-func (p *Pool) startTrash(c actor.Context) {
-	if p.opt.Trash == nil {
-		p.trash = func() {}
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	self, system, done := c.Self(), c.ActorSystem(), make(chan struct{})
-	p.opt.Trash.Fenced = func(err error) { system.Root.Send(self, messages.ClientFenced{Err: err}) }
-	go func() {
-		defer close(done)
-		p.opt.Trash.Run(ctx)
-	}()
-	p.trash = func() {
-		cancel()
-		<-done
-	}
 }
 
 func (p *Pool) connect(c actor.Context) {
@@ -380,45 +395,28 @@ func (p *Pool) listed(c actor.Context, m listed) {
 		return
 	}
 	p.trouble, p.callouts = "", nil
-	for id := range m.ids {
-		if ch := p.children[id]; ch != nil {
-			ch.wanted = true
-			if _, there := m.remote[id]; !there {
-				p.nudge(c, id, messages.NudgeImage{Unlisted: true}) // it may replay, and not know that its mirroring has ended
-			}
-			continue
+	p.ids = m.ids
+	p.tellListed(m.ids, true)
+	for id := range p.children {
+		if _, there := m.remote[id]; !there {
+			p.nudge(c, id, messages.NudgeImage{Unlisted: true}) // it may replay, and not know that its mirroring has ended
 		}
-		ch := &child{wanted: true, restart: supervision.NewRestarter(p.opt.Strategy)}
-		if !p.known {
-			ch.past = p.opt.Past
-		}
-		p.children[id] = ch
-		p.spawnChild(c, id, ch)
 	}
-	p.known = true
+	p.reconcile(c)
 	p.notAlone()
-	for id, ch := range p.children {
-		if _, ok := m.ids[id]; !ok {
-			p.unwanted(c, id, ch)
-		}
-	}
 }
 
-// unwanted ends an image that neither side mirrors any more.
-func (p *Pool) unwanted(c actor.Context, globalID string, ch *child) {
-	ch.wanted = false
-	if ch.pid == nil {
-		p.drop(globalID, (StatusSink).Remove)
-		return
+func (p *Pool) tellListed(ids map[string]struct{}, complete bool) {
+	if p.opt.Listed != nil {
+		p.opt.Listed(slices.Sorted(maps.Keys(ids)), complete)
 	}
-	p.stopChild(c, ch)
 }
 
 // stopChild asks an image to let go; when it has, its actor is ended.
-func (p *Pool) stopChild(c actor.Context, ch *child) {
+func (p *Pool) stopChild(c actor.Context, ch *child, reason string) {
 	if !ch.stop && ch.pid != nil {
 		ch.stop = true
-		c.Request(ch.pid, messages.StopImage{Reason: "stopped: the daemon let go of the image"})
+		c.Request(ch.pid, messages.StopImage{Reason: reason})
 	}
 }
 
@@ -438,7 +436,8 @@ func (p *Pool) fromImage(c actor.Context, m messages.ToPool) {
 		}
 	case messages.ImageFinished:
 		if ch := p.children[m.Key.GlobalID]; ch != nil {
-			p.unwanted(c, m.Key.GlobalID, ch)
+			delete(p.ids, m.Key.GlobalID) // until it is listed again
+			p.letGo(c, m.Key.GlobalID, ch, gone)
 		}
 	case messages.ImagePanicked:
 		if ch := p.children[m.Key.GlobalID]; ch != nil {
@@ -491,7 +490,7 @@ func (p *Pool) forward(c actor.Context, m messages.ToImageNamed) {
 			}
 		case ch.pid != nil:
 			c.RequestWithCustomSender(ch.pid, m.Message, c.Sender())
-		case starts && ch.wanted && p.remote != nil && !p.ending:
+		case starts && ch.ends == stays && p.remote != nil && !p.ending:
 			ch.restart.Step(supervision.Forgiven{When: time.Now()})
 			p.spawnChild(c, id, ch) // it waited for its restart
 		case isStop:
@@ -521,7 +520,7 @@ func (p *Pool) stop(c actor.Context) {
 	p.ending, p.asked = true, c.Sender()
 	p.notAlone()
 	for _, ch := range p.children {
-		p.stopChild(c, ch)
+		p.stopChild(c, ch, "stopped: the daemon let go of the image")
 	}
 	for id, ch := range p.children {
 		if ch.pid == nil {
@@ -550,7 +549,7 @@ func (p *Pool) release() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		p.trash()
+		p.trash.end()
 		for _, stop := range p.stops {
 			stop()
 		}

@@ -43,7 +43,29 @@ func (p *Pool) tellAlone(m alone) {
 	if m.err != nil {
 		p.opt.Log.Warn().Err(m.err).Msg("cannot list the local images")
 	}
-	for _, image := range m.images {
+	if m.err == nil {
+		listed := make(map[string]struct{}, len(m.images))
+		for _, image := range m.images {
+			listed[image.GlobalID] = struct{}{}
+		}
+		p.tellListed(listed, false)
+	}
+	p.locals = m.images
+	p.showAlone()
+}
+
+// showAlone tells the statuses of the local images that are ours while there is no peer.
+func (p *Pool) showAlone() {
+	for id := range p.alone {
+		if !p.ours(id) {
+			delete(p.alone, id)
+			p.opt.Status.Forget(id)
+		}
+	}
+	for _, image := range p.locals {
+		if !p.ours(image.GlobalID) {
+			continue
+		}
 		if p.alone == nil {
 			p.alone = map[string]report.Image{}
 		}
@@ -59,5 +81,5 @@ func (p *Pool) notAlone() {
 			p.opt.Status.Forget(id)
 		}
 	}
-	p.alone, p.absent = nil, time.Time{}
+	p.locals, p.alone, p.absent = nil, nil, time.Time{}
 }

@@ -25,7 +25,7 @@ type child struct {
 	pid     *actor.PID // nil while there is no actor
 	restart *supervision.Restarter
 	panic   *messages.ImagePanicked // why the actor is about to end
-	wanted  bool                    // the image is still mirrored
+	ends    ending                  // why it is to end, if it is
 	stop    bool                    // it was told to end
 	past    messages.Past
 	last    report.Image
@@ -63,13 +63,9 @@ func (p *Pool) childEnded(c actor.Context, who *actor.PID) {
 	delete(p.byPID, who.Id)
 	ch := p.children[globalID]
 	ch.pid = nil
-	if !ch.wanted || p.ending {
-		tell := StatusSink.Forget
-		if !ch.wanted {
-			tell = StatusSink.Remove
-		}
-		p.drop(globalID, tell)
-		p.maybeEnd(c)
+	if ch.ends != stays || p.ending {
+		p.drop(globalID, ch.ends.tell())
+		p.dropped(c, globalID)
 		return
 	}
 	cause := report.Cause{What: "image " + p.imageKey(globalID).String(), Why: report.WhyFinished, When: time.Now()}

@@ -41,6 +41,9 @@ type world struct {
 	status    map[string]report.Image
 	removed   []string
 	forgotten []string
+	epoch     uint64              // of the newest share
+	elsewhere map[string]struct{} // images that another member runs
+	applied   uint64
 	crash     map[string]chan struct{} // closed: the image's read panics
 }
 
@@ -67,8 +70,11 @@ func makeWorld(t *testing.T, past messages.Past, away error, ids ...string) *wor
 	strategy := supervision.DefaultStrategy
 	strategy.Min, strategy.Max = 10*time.Millisecond, 50*time.Millisecond
 	strategy.Intensity, strategy.ParkedRetry = 3, time.Hour
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.pid = w.system.Root.Spawn(Props(Options{
-		Key: messages.PoolKey{Pool: "rbd", PoolID: 1}, Status: w, Past: past,
+		Listed: func(ids []string, _ bool) { w.assign(ids...) }, // one member runs all
+		Key:    messages.PoolKey{Pool: "rbd", PoolID: 1}, Status: w, Past: past,
 		Connect: func(context.Context) (*Remote, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -88,6 +94,16 @@ func makeWorld(t *testing.T, past messages.Past, away error, ids ...string) *wor
 			return slices.Clone(w.ids), w.listErr
 		},
 		Watch: func(context.Context, rados.IOContext, func(string)) (func(), error) { return func() {}, nil },
+		Applied: func(epoch uint64) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.applied = epoch
+			for id := range w.elsewhere {
+				if w.open[id] > 0 {
+					w.t.Errorf("epoch %d is said to be applied while %s is held", epoch, id)
+				}
+			}
+		},
 		NewImage: func(key messages.ImageKey, _ *Remote, halt config.Halt, past messages.Past) actor.Actor {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -103,6 +119,20 @@ func makeWorld(t *testing.T, past messages.Past, away error, ids ...string) *wor
 	}))
 	t.Cleanup(func() { w.system.Shutdown() })
 	return w
+}
+
+// assign gives the pool a share of these images, without those that are elsewhere.
+func (w *world) assign(ids ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.epoch++
+	share := Share{Epoch: w.epoch, Run: map[string]struct{}{}}
+	for _, id := range ids {
+		if _, other := w.elsewhere[id]; !other {
+			share.Run[id] = struct{}{}
+		}
+	}
+	w.system.Root.Send(w.pid, share)
 }
 
 func (w *world) Set(id string, r report.Image) {
@@ -339,6 +369,27 @@ func TestImagesFollowTheList(t *testing.T) {
 }
 
 // Stop lets go of every image before it answers.
+// An image that another member is to run is let go before the share is said to be applied; its status stays for the
+// other to write; and it comes back.
+func TestImagesFollowTheShare(t *testing.T) {
+	w := newWorld(t, "a", "b", "c")
+	w.until("all replay", func() bool { return w.open["a"]+w.open["b"]+w.open["c"] == 3 })
+	w.mu.Lock()
+	w.elsewhere = map[string]struct{}{"a": {}, "b": {}}
+	epoch := w.epoch
+	w.mu.Unlock()
+	w.assign("a", "b", "c")
+	w.until("it is applied", func() bool { return w.applied > epoch && w.open["a"]+w.open["b"] == 0 && len(w.forgotten) == 2 })
+	w.mu.Lock()
+	if w.open["c"] != 1 || w.lives["c"] != 1 || len(w.removed) > 0 {
+		t.Errorf("c: %d open, %d lives; statuses removed: %v", w.open["c"], w.lives["c"], w.removed)
+	}
+	w.elsewhere = nil
+	w.mu.Unlock()
+	w.assign("a", "b", "c")
+	w.until("all are back", func() bool { return w.open["a"]+w.open["b"]+w.open["c"] == 3 })
+}
+
 func TestStopClosesEverything(t *testing.T) {
 	w := newWorld(t, "a", "b", "c")
 	w.until("all replay", func() bool { return w.open["a"]+w.open["b"]+w.open["c"] == 3 })

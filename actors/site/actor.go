@@ -1,11 +1,12 @@
 // Package site is the root actor of a worker: it finds the local cluster's mirrored
-// pools, competes for the leadership of each, and while it leads one keeps an actor
-// running for each of its mirrored namespaces. It also registers the daemon in the
-// service map, where "rbd mirror pool status" and "ceph -s" look for it.
+// pools, takes part in each (as a member that runs its share of the images, and
+// perhaps as the leader that shares them out), and keeps an actor running for each
+// mirrored namespace. It also registers the worker in the service map, where "rbd mirror
+// pool status" and "ceph -s" look for it.
 //
-//	site ─┬─ pool rbd ── leader? ─┬─ pool actor rbd          ── image actors
-//	      │                       └─ pool actor rbd/ns1      ── image actors
-//	      └─ pool vms ── stands by for client.4123
+//	site ─┬─ pool rbd ── party ─┬─ pool actor rbd          ── image actors
+//	      │                     └─ pool actor rbd/ns1      ── image actors
+//	      └─ pool vms ── stands by: rbd-mirror leads
 package site
 
 import (
@@ -20,6 +21,7 @@ import (
 
 	"github.com/rbdwarden/rbdwarden/actors/pool"
 	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
+	"github.com/rbdwarden/rbdwarden/cluster/coordinator"
 	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/mirror"
@@ -36,8 +38,8 @@ type Found struct {
 type Options struct {
 	// Find looks for the mirrored pools.
 	Find func(ctx context.Context) ([]Found, error)
-	// Compete competes for a pool's leadership until ctx ends, and calls back.
-	Compete func(ctx context.Context, pool int64, told Told)
+	// Join makes this member's part in a pool.
+	Join func(pool int64) Party
 	// NewPool makes the options of the actor of a pool and namespace with one peer.
 	NewPool func(ctx context.Context, found mirror.Pool, namespace string, peer cephmirror.Peer) (pool.Options, error)
 	// Service publishes the daemon's status in the service map. It is called from
@@ -59,14 +61,23 @@ type Options struct {
 	Log        zerolog.Logger
 }
 
-// Told is how Compete tells what became of the election.
-type Told struct {
-	Leads   func()
-	Lost    func(reason error)
-	Follows func(leader string)
-	Fenced  func(err error) // the client is refused for good
-	// Release is how the site asks a leader to let somebody else lead.
-	Release <-chan struct{}
+// Party is this member's part in a pool: its membership, its candidacy, and the map of who
+// runs which image. None of the methods but Run blocks.
+type Party interface {
+	// Run takes part until ctx ends, and leaves in an orderly way then.
+	Run(ctx context.Context, told coordinator.Told)
+	// Namespaces says which namespaces are mirrored.
+	Namespaces(names []string)
+	// Listed says which images of a namespace are mirrored; complete if both sides were asked.
+	Listed(namespace string, globalIDs []string, complete bool)
+	// Applied says that nothing runs that the share of that epoch does not name.
+	Applied(namespace string, epoch uint64)
+	// Trashed says that something was put into the trash.
+	Trashed()
+	// Release gives the leadership up for now.
+	Release()
+	// Leaving says that this member is about to end: it leads no more and is given no image.
+	Leaving()
 }
 
 // Site is the actor.
@@ -93,9 +104,12 @@ type poolState struct {
 	found    Found
 	cancel   context.CancelFunc // ends the competition
 	term     int                // the competition's number; what older ones tell does not count
+	party    Party
+	works    bool   // images of the pool may run here
+	standsBy string // why not
 	leading  bool
-	leader   string // who leads instead
-	release  chan struct{}
+	leader   string                  // who leads instead
+	shares   map[string]pool.Share   // by namespace, the newest
 	children map[childKey]*actor.PID // nil: being prepared
 	trouble  string
 	calls    []mirror.Callout // what of it belongs into the service map
@@ -140,6 +154,22 @@ type (
 		pool   int64
 		term   int
 		leader string
+	}
+	works struct {
+		pool  int64
+		term  int
+		works bool
+		why   string
+	}
+	assigned struct {
+		pool      int64
+		term      int
+		namespace string
+		share     pool.Share
+	}
+	trashed struct {
+		pool int64
+		term int
 	}
 	restartDue struct{ key childKey }
 	prepared   struct {
@@ -210,6 +240,14 @@ func (s *Site) Receive(c actor.Context) {
 	case follows:
 		if p := s.pools[m.pool]; p != nil && p.term == m.term {
 			p.leader = m.leader
+		}
+	case works:
+		s.works(c, m)
+	case assigned:
+		s.assigned(c, m)
+	case trashed:
+		if p := s.pools[m.pool]; p != nil && p.term == m.term {
+			p.tell(c, pool.KickTrash{})
 		}
 	case prepared:
 		s.prepared(c, m)
@@ -300,7 +338,7 @@ func (s *Site) foundPool(c actor.Context, f Found) {
 	id := f.Pool.Pool.ID
 	p := s.pools[id]
 	if p == nil {
-		p = &poolState{children: map[childKey]*actor.PID{}, release: make(chan struct{}, 1)}
+		p = &poolState{children: map[childKey]*actor.PID{}, shares: map[string]pool.Share{}}
 		s.pools[id] = p
 	}
 	if f.Err != nil {
@@ -319,8 +357,9 @@ func (s *Site) foundPool(c actor.Context, f Found) {
 		return
 	}
 	if p.cancel == nil {
-		s.compete(c, id, p)
+		s.join(c, id, p)
 	}
+	p.party.Namespaces(f.Namespaces)
 	s.reconcile(c, p)
 }
 
@@ -340,7 +379,7 @@ func (p *poolState) peer() (peer cephmirror.Peer, others int, ok bool) {
 
 // reconcile starts and ends the actors of a pool's namespaces.
 func (s *Site) reconcile(c actor.Context, p *poolState) {
-	if !p.leading || s.ending {
+	if !p.works || s.ending {
 		return
 	}
 	peer, _, ok := p.peer()
@@ -366,7 +405,7 @@ func (s *Site) reconcile(c actor.Context, p *poolState) {
 
 func (s *Site) prepared(c actor.Context, m prepared) {
 	p := s.pools[m.key.pool]
-	if p == nil || !p.leading || s.ending {
+	if p == nil || !p.works || s.ending {
 		s.discard(m)
 		if p != nil {
 			delete(p.children, m.key)
@@ -384,10 +423,17 @@ func (s *Site) prepared(c actor.Context, m prepared) {
 	}
 	m.opt.Halts = s.halts
 	m.opt.Past = s.born(m.key).Plus(m.opt.Past)
+	party, ns := p.party, m.key.namespace
+	m.opt.Listed = func(ids []string, complete bool) { party.Listed(ns, ids, complete) }
+	m.opt.Applied = func(epoch uint64) { party.Applied(ns, epoch) }
 	pid := c.SpawnPrefix(pool.Props(m.opt), "pool-"+m.opt.Key.String())
 	c.Watch(pid)
 	p.children[m.key] = pid
 	s.byPID[pid.Id] = m.key
+	if share, ok := p.shares[ns]; ok {
+		c.Send(pid, share)
+	}
+	c.Send(pid, pool.Lead{Leads: p.leading})
 	s.opt.Log.Info().Stringer("pool", m.opt.Key).Str("peer", m.opt.Peer.Site).Msg("mirrors the pool")
 }
 
@@ -410,10 +456,11 @@ func (s *Site) childEnded(c actor.Context, who *actor.PID) {
 	p := s.pools[key.pool]
 	if p != nil {
 		delete(p.children, key)
+		p.appliedIfIdle(key.namespace)
 		s.forget(key.pool, p)
 	}
 	s.maybeEnd(c)
-	if s.ending || p == nil || !p.leading {
+	if s.ending || p == nil || !p.works {
 		return
 	}
 	s.died(c, key)
@@ -426,7 +473,7 @@ func (s *Site) leads(c actor.Context, m leads) {
 		return
 	}
 	p.leading, p.leader = true, ""
-	s.reconcile(c, p)
+	p.tell(c, pool.Lead{Leads: true})
 	s.publishIn(c, soon)
 }
 
@@ -436,8 +483,55 @@ func (s *Site) lost(c actor.Context, m lost) {
 		return
 	}
 	p.leading = false
-	s.stopChildren(c, p, nil)
+	p.tell(c, pool.Lead{Leads: false})
 	s.publishIn(c, soon)
+}
+
+// works starts or ends the actors of a pool's namespaces.
+func (s *Site) works(c actor.Context, m works) {
+	p := s.pools[m.pool]
+	if p == nil || p.term != m.term {
+		return
+	}
+	p.works, p.standsBy = m.works, m.why
+	if p.works {
+		s.reconcile(c, p)
+	} else {
+		s.opt.Log.Info().Str("pool", p.found.Pool.Pool.Name).Str("why", m.why).Msg("stands by")
+		s.stopChildren(c, p, nil)
+	}
+	s.publishIn(c, soon)
+}
+
+// assigned hands a new share to the namespace's actor.
+func (s *Site) assigned(c actor.Context, m assigned) {
+	p := s.pools[m.pool]
+	if p == nil || p.term != m.term {
+		return
+	}
+	p.shares[m.namespace] = m.share
+	for key, pid := range p.children {
+		if pid != nil && key.namespace == m.namespace {
+			c.Send(pid, m.share)
+		}
+	}
+	p.appliedIfIdle(m.namespace)
+}
+
+// appliedIfIdle tells that a namespace without an actor runs nothing.
+func (p *poolState) appliedIfIdle(namespace string) {
+	if share, ok := p.shares[namespace]; ok && !p.occupied(namespace) {
+		p.party.Applied(namespace, share.Epoch)
+	}
+}
+
+// tell sends a message to the actors of all namespaces.
+func (p *poolState) tell(c actor.Context, m any) {
+	for _, pid := range p.children {
+		if pid != nil {
+			c.Send(pid, m)
+		}
+	}
 }
 
 // drop ends everything about a pool.
@@ -447,7 +541,8 @@ func (s *Site) drop(c actor.Context, id int64, p *poolState) {
 		p.cancel()
 		p.cancel = nil
 	}
-	p.leading, p.term = false, 0
+	p.leading, p.works, p.term = false, false, 0
+	clear(p.shares)
 	if len(p.children) == 0 {
 		delete(s.pools, id)
 	}
@@ -457,6 +552,9 @@ func (s *Site) drop(c actor.Context, id int64, p *poolState) {
 func (s *Site) stop(c actor.Context) {
 	s.ending, s.asked = true, c.Sender()
 	for _, p := range s.pools {
+		if p.cancel != nil {
+			p.party.Leaving()
+		}
 		s.stopChildren(c, p, nil)
 	}
 	s.maybeEnd(c)
@@ -504,10 +602,7 @@ func (s *Site) command(c actor.Context, m Command) {
 func (s *Site) releaseLeader(name string) {
 	for _, p := range s.pools {
 		if p.leading && (name == "" || name == p.found.Pool.Pool.Name) {
-			select {
-			case p.release <- struct{}{}:
-			default: // it was asked already
-			}
+			p.party.Release()
 		}
 	}
 }

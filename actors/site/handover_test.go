@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbdwarden/rbdwarden/actors/pool"
 	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
+	"github.com/rbdwarden/rbdwarden/cluster/coordinator"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/mirror"
 	"github.com/rbdwarden/rbdwarden/rados"
@@ -29,6 +30,17 @@ func (l lingering) Close(context.Context) {
 	time.Sleep(20 * time.Millisecond)
 	l.ended()
 }
+
+// flapping is a Party that only says whether it works.
+type flapping struct{ run func(told coordinator.Told) }
+
+func (f flapping) Run(_ context.Context, told coordinator.Told) { f.run(told) }
+func (flapping) Namespaces([]string)                            {}
+func (flapping) Listed(string, []string, bool)                  {}
+func (flapping) Applied(string, uint64)                         {}
+func (flapping) Trashed()                                       {}
+func (flapping) Release()                                       {}
+func (flapping) Leaving()                                       {}
 
 // The peer's record changes, or leadership is lost and won back, as fast as can be: a
 // namespace never has two actors, for both would open its images over one connection.
@@ -54,11 +66,13 @@ func TestNamespaceHasOneActorAtATime(t *testing.T) {
 				Namespaces: []string{""},
 			}}, nil
 		},
-		Compete: func(_ context.Context, _ int64, told Told) {
-			mu.Lock()
-			defer mu.Unlock()
-			leads, unleads = told.Leads, func() { told.Lost(errors.New("test")) }
-			told.Leads()
+		Join: func(int64) Party {
+			return flapping{run: func(told coordinator.Told) {
+				mu.Lock()
+				defer mu.Unlock()
+				leads, unleads = func() { told.Works(true, "") }, func() { told.Works(false, "test") }
+				told.Works(true, "")
+			}}
 		},
 		NewPool: func(_ context.Context, _ mirror.Pool, _ string, peer cephmirror.Peer) (pool.Options, error) {
 			mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/rbdwarden/rbdwarden/actors/pool"
+	"github.com/rbdwarden/rbdwarden/cluster/coordinator"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/report"
 	"github.com/rbdwarden/rbdwarden/supervision"
@@ -116,28 +117,32 @@ func (s *Site) discard(m prepared) {
 	}()
 }
 
-// compete begins to compete for a pool's leadership, when an earlier competition for it
-// has ended: two of one client would break each other's lock.
-func (s *Site) compete(c actor.Context, id int64, p *poolState) {
+// join begins to take part in a pool, when an earlier part in it has ended: two of one
+// client would break each other's locks.
+func (s *Site) join(c actor.Context, id int64, p *poolState) {
 	s.terms++
 	term, earlier, ended := s.terms, s.competitions[id], make(chan struct{})
-	s.competitions[id], p.term = ended, term
+	s.competitions[id], p.term, p.party = ended, term, s.opt.Join(id)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
-	self, system := c.Self(), c.ActorSystem()
+	self, system, party := c.Self(), c.ActorSystem(), p.party
 	tell := func(m any) { system.Root.Send(self, m) }
-	told := Told{
+	told := coordinator.Told{
+		Works:   func(on bool, why string) { tell(works{id, term, on, why}) },
 		Leads:   func() { tell(leads{id, term}) },
 		Lost:    func(reason error) { tell(lost{id, term, reason}) },
 		Follows: func(leader string) { tell(follows{id, term, leader}) },
+		Assigned: func(namespace string, share coordinator.Share) {
+			tell(assigned{id, term, namespace, pool.Share{Epoch: share.Epoch, Run: share.Run}})
+		},
+		Trashed: func() { tell(trashed{id, term}) },
 		Fenced:  func(err error) { tell(messages.ClientFenced{Err: err}) },
-		Release: p.release,
 	}
 	go func() {
 		defer close(ended)
 		if earlier != nil {
 			<-earlier
 		}
-		s.opt.Compete(ctx, id, told)
+		party.Run(ctx, told)
 	}()
 }

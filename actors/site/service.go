@@ -163,9 +163,9 @@ func (s *Site) snapshot() []report.Pool {
 			if peer, _, ok := p.peer(); ok {
 				r.Peer = report.Peer{UUID: peer.UUID, Site: peer.SiteName, Client: peer.ClientName}
 			}
-			if p.leader != "" {
-				r.LeaderID = p.leader
-				r.Waits = "stands by: " + p.leader + " leads the pool"
+			r.LeaderID = p.leader
+			if p.standsBy != "" && !p.works {
+				r.Waits = "stands by: " + p.standsBy
 			}
 			out = append(out, r)
 			continue

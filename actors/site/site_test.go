@@ -16,6 +16,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/actors/pool"
 	"github.com/rbdwarden/rbdwarden/actors/replayer"
 	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
+	"github.com/rbdwarden/rbdwarden/cluster/coordinator"
 	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/mirror"
@@ -51,13 +52,61 @@ type world struct {
 	service   map[int64]mirror.ServicePool
 }
 
+// election is a Party that a test decides about. Whoever leads runs all that is listed.
 type election struct {
-	pool int64
-	told Told
-	ctx  context.Context
-	hold chan struct{} // Compete returns when it is closed and ctx has ended
-	over bool
+	w       *world
+	pool    int64
+	told    coordinator.Told
+	ctx     context.Context
+	hold    chan struct{} // Run returns when it is closed and ctx has ended
+	over    bool
+	epoch   uint64
+	applied map[string]uint64
+	asked   int // to release the leadership
+	leaving bool
 }
+
+// lead makes this member the one that leads, and works.
+func (e *election) lead() {
+	e.told.Works(true, "")
+	e.told.Leads()
+}
+
+// lose makes it stand by.
+func (e *election) lose(err error) {
+	e.told.Lost(err)
+	e.told.Works(false, "rbd-mirror leads the pool")
+}
+
+func (e *election) Run(ctx context.Context, told coordinator.Told) {
+	e.told, e.ctx, e.hold = told, ctx, make(chan struct{})
+	close(e.hold)
+	e.w.locked(func() { e.w.elections = append(e.w.elections, e) })
+	<-ctx.Done()
+	e.w.mu.Lock()
+	hold := e.hold
+	e.w.mu.Unlock()
+	<-hold
+	e.w.locked(func() { e.over = true })
+}
+
+func (e *election) Namespaces([]string) {}
+
+func (e *election) Listed(namespace string, ids []string, _ bool) {
+	share := coordinator.Share{Run: map[string]struct{}{}}
+	for _, id := range ids {
+		share.Run[id] = struct{}{}
+	}
+	e.w.locked(func() { e.epoch++; share.Epoch = e.epoch })
+	e.told.Assigned(namespace, share)
+}
+
+func (e *election) Applied(namespace string, epoch uint64) {
+	e.w.locked(func() { e.applied[namespace] = epoch })
+}
+func (e *election) Trashed() {}
+func (e *election) Release() { e.w.locked(func() { e.asked++ }) }
+func (e *election) Leaving() { e.w.locked(func() { e.leaving = true }) }
 
 func newWorld(t *testing.T, pools ...Found) *world {
 	store := mem.New(mem.Options{})
@@ -79,7 +128,7 @@ func newWorld(t *testing.T, pools ...Found) *world {
 // start starts the site; looks for pools are refresh apart.
 func (w *world) start(refresh time.Duration) {
 	w.pid = w.system.Root.Spawn(Props(Options{
-		Find: w.find, Compete: w.compete, NewPool: w.newPool, Ready: func() {
+		Find: w.find, Join: w.join, NewPool: w.newPool, Ready: func() {
 			w.locked(func() { w.ready++ })
 			if w.panics == "ready" {
 				panic("injected")
@@ -112,16 +161,8 @@ func (w *world) find(context.Context) ([]Found, error) {
 	return append([]Found(nil), w.pools...), w.findErr
 }
 
-func (w *world) compete(ctx context.Context, id int64, told Told) {
-	e := &election{pool: id, told: told, ctx: ctx, hold: make(chan struct{})}
-	close(e.hold)
-	w.locked(func() { w.elections = append(w.elections, e) })
-	<-ctx.Done()
-	w.mu.Lock()
-	hold := e.hold
-	w.mu.Unlock()
-	<-hold
-	w.locked(func() { e.over = true })
+func (w *world) join(id int64) Party {
+	return &election{w: w, pool: id, applied: map[string]uint64{}}
 }
 
 func (w *world) newPool(_ context.Context, found mirror.Pool, namespace string, peer cephmirror.Peer) (pool.Options, error) {
@@ -248,14 +289,15 @@ func TestALeaderMirrorsAllNamespaces(t *testing.T) {
 	if a.pool != 1 {
 		a, b = b, a
 	}
-	a.told.Leads()
+	a.lead()
 	b.told.Follows("client.7")
+	b.told.Works(false, "rbd-mirror leads the pool")
 	w.until("the pool's namespaces run", func() bool { return w.open["rbd"] == 1 && w.open["rbd/ns"] == 1 })
-	if p := w.snapshot()["vms"]; p.LeaderID != "client.7" || !strings.Contains(p.Waits, "client.7 leads") || p.Leader {
+	if p := w.snapshot()["vms"]; p.LeaderID != "client.7" || !strings.Contains(p.Waits, "rbd-mirror leads") || p.Leader {
 		t.Errorf("the pool that another daemon leads: %+v", p)
 	}
 	w.until("the service map says who leads", func() bool { return w.service[1].Leader && !w.service[2].Leader })
-	a.told.Lost(errors.New("lost"))
+	a.lose(errors.New("lost"))
 	w.until("both end", func() bool { return w.open["rbd"]+w.open["rbd/ns"] == 0 })
 	w.until("the service map says so", func() bool { return !w.service[1].Leader })
 	if w.made["vms"] != 0 || w.ready != 1 {
@@ -269,11 +311,11 @@ func TestLeadershipThatFlickers(t *testing.T) {
 	w.start(never)
 	e := w.election(0)
 	for n := 1; n <= 5; n++ {
-		e.told.Leads()
+		e.lead()
 		w.until("it runs", func() bool { return w.made["rbd"] == n && w.open["rbd"] == 1 })
-		e.told.Lost(errors.New("lost"))
+		e.lose(errors.New("lost"))
 	}
-	e.told.Leads()
+	e.lead()
 	w.until("it runs in the end", func() bool { return w.made["rbd"] == 6 && w.open["rbd"] == 1 })
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -289,13 +331,13 @@ func TestLeadershipLostWhilePreparing(t *testing.T) {
 	w.newGate = gate
 	w.start(never)
 	e := w.election(0)
-	e.told.Leads()
-	e.told.Lost(errors.New("lost"))
+	e.lead()
+	e.lose(errors.New("lost"))
 	w.snapshot() // both were handled
 	close(gate)
 	w.until("it was made and released", func() bool { return w.made["rbd"] == 1 && w.open["rbd"] == 0 })
 	w.locked(func() { w.newGate = nil })
-	e.told.Leads()
+	e.lead()
 	w.until("it runs", w.runs("rbd"))
 }
 
@@ -307,7 +349,7 @@ func TestAStaleElectionDoesNotCount(t *testing.T) {
 	old := w.election(0)
 	hold := make(chan struct{})
 	w.locked(func() { old.hold = hold })
-	old.told.Leads()
+	old.lead()
 	w.until("it runs", w.runs("rbd"))
 	w.locked(func() { w.pools = nil })
 	w.until("it ends", w.gone("rbd"))
@@ -321,9 +363,9 @@ func TestAStaleElectionDoesNotCount(t *testing.T) {
 	w.mu.Unlock()
 	close(hold)
 	e := w.election(1)
-	e.told.Leads()
+	e.lead()
 	w.until("it runs again", w.runs("rbd"))
-	old.told.Lost(errors.New("late"))
+	old.lose(errors.New("late"))
 	w.snapshot()
 	if p := w.snapshot()["rbd"]; !p.Leader {
 		t.Errorf("a stale loss ended the reign: %+v", p)
@@ -340,7 +382,7 @@ func TestAnotherPeerTakesTurns(t *testing.T) {
 	w := newWorld(t, found(1, "rbd", "p1"))
 	w.images["rbd"] = []string{"i"}
 	w.start(5 * time.Millisecond)
-	w.election(0).told.Leads()
+	w.election(0).lead()
 	w.until("it runs", w.runs("rbd"))
 	for n := 2; n <= 6; n++ {
 		w.locked(func() { w.pools = []Found{found(1, "rbd", fmt.Sprint("p", n))} })
@@ -359,8 +401,8 @@ func TestAPanicOfAPoolRestartsIt(t *testing.T) {
 	w.images["rbd"], w.images["vms"] = []string{"i"}, []string{"j"}
 	w.crash["rbd"] = true
 	w.start(never)
-	w.election(0).told.Leads()
-	w.election(1).told.Leads()
+	w.election(0).lead()
+	w.election(1).lead()
 	w.until("both run, one again", func() bool {
 		return w.made["rbd"] == 2 && w.open["rbd"] == 1 && w.open["vms"] == 1 && w.pasts["rbd"].Restarts == 1
 	})
@@ -378,8 +420,8 @@ func TestAPanicOfAPoolRestartsIt(t *testing.T) {
 func TestAnUnreadableListEndsNothing(t *testing.T) {
 	w := newWorld(t, found(1, "rbd", "p"), found(2, "vms", "p"))
 	w.start(5 * time.Millisecond)
-	w.election(0).told.Leads()
-	w.election(1).told.Leads()
+	w.election(0).lead()
+	w.election(1).lead()
 	w.until("both run", func() bool { return w.open["rbd"] == 1 && w.open["vms"] == 1 })
 	unreadable := found(1, "rbd", "")
 	unreadable.Err = errors.New("no answer")
@@ -405,7 +447,7 @@ func TestAnUnreadableListEndsNothing(t *testing.T) {
 func TestAPoolWithoutAPeer(t *testing.T) {
 	w := newWorld(t, found(1, "rbd", "p"))
 	w.start(5 * time.Millisecond)
-	w.election(0).told.Leads()
+	w.election(0).lead()
 	w.until("it runs", w.runs("rbd"))
 	w.locked(func() { w.pools = []Found{found(1, "rbd", "")} })
 	w.until("it ends", w.gone("rbd"))
@@ -421,7 +463,7 @@ func TestAPoolThatCannotBePrepared(t *testing.T) {
 	w := newWorld(t, found(1, "rbd", "p"))
 	w.newErr = errors.New("no such key")
 	w.start(5 * time.Millisecond)
-	w.election(0).told.Leads()
+	w.election(0).lead()
 	w.until("the service map says so", func() bool {
 		return len(w.service[1].Callouts) > 0 && strings.Contains(fmt.Sprint(w.service[1].Callouts), "no such key")
 	})
@@ -442,7 +484,7 @@ func TestFencedFromEverywhere(t *testing.T) {
 		w := newWorld(t, found(1, "rbd", "p"))
 		w.images["rbd"] = []string{"i"}
 		w.start(never)
-		w.election(0).told.Leads()
+		w.election(0).lead()
 		w.until("the image runs", func() bool { return w.open["rbd"] == 1 })
 		w.until("fenced", func() bool {
 			w.system.Root.Send(w.pid, Command{Pool: "rbd", Message: messages.RestartImage{}})
@@ -478,33 +520,33 @@ func TestStopInEveryState(t *testing.T) {
 			gate := make(chan struct{})
 			w.newGate = gate
 			w.start(never)
-			w.election(0).told.Leads()
+			w.election(0).lead()
 			w.snapshot()
 			time.AfterFunc(50*time.Millisecond, func() { close(gate) })
 		},
 		"leading": func(w *world) {
 			w.images["rbd"] = []string{"i", "j"}
 			w.start(never)
-			w.election(0).told.Leads()
+			w.election(0).lead()
 			w.until("it runs", w.runs("rbd"))
 		},
 		"losing": func(w *world) {
 			w.images["rbd"] = []string{"i", "j"}
 			w.start(never)
 			e := w.election(0)
-			e.told.Leads()
+			e.lead()
 			w.until("it runs", w.runs("rbd"))
-			e.told.Lost(errors.New("lost"))
+			e.lose(errors.New("lost"))
 		},
 		"waiting for a crashed pool": func(w *world) {
 			w.images["rbd"], w.crash["rbd"] = []string{"i"}, true
 			w.start(never)
-			w.election(0).told.Leads()
+			w.election(0).lead()
 			w.until("it has crashed", func() bool { return w.made["rbd"] == 1 && w.open["rbd"] == 0 })
 		},
 		"after the pool has vanished": func(w *world) {
 			w.start(5 * time.Millisecond)
-			w.election(0).told.Leads()
+			w.election(0).lead()
 			w.until("it runs", w.runs("rbd"))
 			w.locked(func() { w.pools = nil })
 			<-w.election(0).ctx.Done()

@@ -57,8 +57,9 @@ type Options struct {
 	// the two the Term is good for writing.
 	Leads func(*Term)
 	Lost  func(reason error)
-	// Follows is called with the name of whoever leads instead, when that changes.
-	Follows func(leader string)
+	// Follows is called with the name of whoever leads instead and with the description in
+	// its lock, when that changes.
+	Follows func(leader, description string)
 	// Fenced is called when the cluster refuses this client for good, after Lost if it
 	// led; Run returns then. The process has to end (invariant 3): it would stand by
 	// for ever, and lead never.
@@ -198,7 +199,7 @@ func (c *candidate) follow(ctx context.Context, cookie string) (epoch uint64, er
 			}
 			continue
 		case seen.alive:
-			c.follows(owner.Entity.String())
+			c.follows(owner.Entity.String(), owner.Description)
 		}
 		if err := c.pause(ctx, c.opt.Look); err != nil {
 			return 0, err
@@ -382,11 +383,11 @@ func (c *candidate) lostWatch() error {
 	return c.watchLost
 }
 
-func (c *candidate) follows(leader string) {
+func (c *candidate) follows(leader, description string) {
 	if leader != c.leader {
 		c.leader = leader
-		c.opt.Log.Info().Str("leader", leader).Msg("another daemon leads the pool: standing by")
-		c.opt.Follows(leader)
+		c.opt.Log.Info().Str("leader", leader).Msg("another one leads the pool")
+		c.opt.Follows(leader, description)
 	}
 }
 

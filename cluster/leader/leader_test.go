@@ -109,7 +109,7 @@ func (x *contest) enter(name string) *entrant {
 					e.leads, e.lost = false, append(e.lost, reason)
 				})
 			},
-			Follows: func(leader string) { with(func() { e.follows = append(e.follows, leader) }) },
+			Follows: func(leader, _ string) { with(func() { e.follows = append(e.follows, leader) }) },
 			Fenced:  func(err error) { with(func() { e.fenced = err }) },
 			Release: e.release,
 			Log:     zerolog.Nop(),

@@ -94,7 +94,7 @@ func (x *liveContest) start(c *liveCandidate, io rados.IOContext) {
 				x.epochs = append(x.epochs, term.Epoch())
 			},
 			Lost:    func(error) { c.term.Store(nil) },
-			Follows: func(string) {},
+			Follows: func(string, string) {},
 			Fenced:  func(error) { c.fenced.Store(true) },
 			Log:     zerolog.Nop(),
 		})

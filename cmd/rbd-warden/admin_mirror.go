@@ -3,21 +3,26 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/rbdwarden/rbdwarden/admin"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
 )
 
-// poolReplayer is rbd-mirror's word for a pool with one peer, in one worker. Its
-// namespaces are in the order of their names, the default one first.
+// poolReplayer is rbd-mirror's word for a pool with one peer in one process. Our workers
+// each have a part of it, and are shown together as the one process that operators know.
+// Its namespaces are in the order of their names, the default one first.
 type poolReplayer struct {
-	worker     int
-	report     report.Worker
-	namespaces []report.Pool
+	workers    []int         // that have a part in it
+	report     report.Worker // the leader's, or the first of them
+	syncs      report.Slots  // of all
+	deletions  report.Slots
+	namespaces []report.Pool // of all workers together
 }
 
 // pool is what all namespaces have in common.
@@ -33,13 +38,13 @@ func poolReplayers(d report.Daemon) []*poolReplayer {
 				continue
 			}
 			at := slices.IndexFunc(all, func(r *poolReplayer) bool {
-				return r.worker == i && r.pool().ID == p.ID && r.pool().Peer.UUID == p.Peer.UUID
+				return r.pool().ID == p.ID && r.pool().Peer.UUID == p.Peer.UUID
 			})
 			if at < 0 {
 				at = len(all)
-				all = append(all, &poolReplayer{worker: i, report: w})
+				all = append(all, &poolReplayer{report: w})
 			}
-			all[at].namespaces = append(all[at].namespaces, p)
+			all[at].add(i, w, p)
 		}
 	}
 	for _, r := range all {
@@ -49,6 +54,43 @@ func poolReplayers(d report.Daemon) []*poolReplayer {
 		return cmp.Or(cmp.Compare(a.pool().ID, b.pool().ID), cmp.Compare(a.pool().Peer.UUID, b.pool().Peer.UUID))
 	})
 	return all
+}
+
+// add adds a worker's part of a namespace.
+func (p *poolReplayer) add(worker int, w report.Worker, part report.Pool) {
+	if !slices.Contains(p.workers, worker) {
+		p.workers = append(p.workers, worker)
+		p.syncs, p.deletions = p.syncs.Plus(w.Syncs), p.deletions.Plus(w.Deletions)
+	}
+	if part.Leader || p.report.PID == 0 {
+		p.report = w
+	}
+	at := slices.IndexFunc(p.namespaces, func(ns report.Pool) bool { return ns.Namespace == part.Namespace })
+	if at < 0 {
+		p.namespaces = append(p.namespaces, part)
+		return
+	}
+	ns := &p.namespaces[at]
+	images, callouts, stopped := slices.Concat(ns.Images, part.Images), ns.Callouts, ns.Stopped && part.Stopped
+	for _, c := range part.Callouts {
+		if !slices.Contains(callouts, c) {
+			callouts = append(slices.Clip(callouts), c)
+		}
+	}
+	health := worse(ns.Health, part.Health)
+	if part.Leader {
+		*ns = part // whose instance leads, and is told as the process's
+	}
+	ns.Images, ns.Callouts, ns.Health, ns.Stopped = images, callouts, health, stopped
+}
+
+// worse is the worse of two healths.
+func worse(a, b report.Health) report.Health {
+	order := []report.Health{report.HealthOK, report.HealthUnknown, report.HealthWarning, report.HealthError}
+	if slices.Index(order, b) > slices.Index(order, a) {
+		return b
+	}
+	return a
 }
 
 // mirrorVerbs are the commands that mirroring, a pool, and an image have.
@@ -81,10 +123,10 @@ func (a *adminServer) mirrorCommands(d report.Daemon) []admin.Command {
 		if name := p.Name + " " + p.Peer.Site; p.Peer.Site != "" && !seen[name] {
 			seen[name] = true
 			commands = append(commands, a.scopeCommands(" "+name, poolStatus(r), func(ctx context.Context, verb string) error {
-				return a.mirror(ctx, r.worker, "mirror "+verb, p.Name)
+				return a.mirrorAll(ctx, r.workers, "mirror "+verb, p.Name)
 			})...)
 			commands = append(commands, a.leaderCommand(" "+name, func(ctx context.Context) error {
-				return a.mirror(ctx, r.worker, leaderRelease, p.Name)
+				return a.mirrorAll(ctx, r.workers, leaderRelease, p.Name)
 			}))
 		}
 		if name := p.Name; !seen[name] {
@@ -103,7 +145,7 @@ func (a *adminServer) mirrorCommands(d report.Daemon) []admin.Command {
 				seen[name] = true
 				target := i.Pool + "/" + i.Namespace + "/" + i.GlobalID
 				commands = append(commands, a.scopeCommands(" "+name, imageStatus(i), func(ctx context.Context, verb string) error {
-					return a.mirror(ctx, r.worker, "image "+verb, target)
+					return a.mirrorAll(ctx, r.workers, "image "+verb, target)
 				})...)
 			}
 		}
@@ -134,6 +176,27 @@ func (a *adminServer) leaderCommand(scope string, do func(ctx context.Context) e
 
 func answer(v *admin.Value) func(context.Context, admin.Args) (admin.Answer, error) {
 	return func(context.Context, admin.Args) (admin.Answer, error) { return admin.Answer{Value: v}, nil }
+}
+
+// mirrorAll does a command in several workers. That some of them do not have what it is for
+// is no error if one has.
+func (a *adminServer) mirrorAll(ctx context.Context, workers []int, command, target string) error {
+	var unknown, errs error
+	done := false
+	for _, i := range workers {
+		switch err := a.mirror(ctx, i, command, target); {
+		case err == nil:
+			done = true
+		case errors.Is(err, syscall.ENOENT):
+			unknown = err
+		default:
+			errs = errors.Join(errs, err)
+		}
+	}
+	if !done && errs == nil {
+		return unknown
+	}
+	return errs
 }
 
 // mirror does a command in a worker. rbd-mirror answers nothing to one that worked.
@@ -178,8 +241,8 @@ func putPoolStatus(v *admin.Value, r *poolReplayer) {
 	}
 	v.String("local_cluster_admin_socket", r.report.LocalSocket)
 	v.String("remote_cluster_admin_socket", p.RemoteSocket)
-	putThrottler(v.Object("sync_throttler"), r.report.Syncs)
-	putThrottler(v.Object("deletion_throttler"), r.report.Deletions)
+	putThrottler(v.Object("sync_throttler"), r.syncs)
+	putThrottler(v.Object("deletion_throttler"), r.deletions)
 	images, deleter := []report.Image(nil), []report.Pool(nil)
 	if p.Namespace == "" {
 		images, deleter = p.Images, r.namespaces[:1]
@@ -219,10 +282,7 @@ func replayerState(r *poolReplayer) string {
 	return "running"
 }
 
-func putThrottler(v *admin.Value, s *report.Slots) {
-	if s == nil {
-		s = &report.Slots{}
-	}
+func putThrottler(v *admin.Value, s report.Slots) {
 	v.Int("max_parallel_requests", int64(s.Limit))
 	v.Int("running_requests", int64(s.Running))
 	v.Int("waiting_requests", int64(s.Waiting))

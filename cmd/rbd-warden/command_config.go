@@ -72,7 +72,7 @@ func (w *wiring) setLive(name, value string) (live bool, err error) {
 		if err != nil {
 			return false, fmt.Errorf("%q is no number: %w", value, syscall.EINVAL)
 		}
-		w.syncs.SetLimit(int(n))
+		w.syncs.SetLimit(shareOf(int(n), w.options.Warden.WorkerCount(), w.index))
 		return true, nil
 	}
 	return false, nil

@@ -207,7 +207,7 @@ func (d *warden) addWorkers(argv0 string, o config.Warden, limit int64, noGroups
 	} else {
 		spec.LogTo = os.Stderr
 	}
-	for i := range int(o.Workers) {
+	for i := range o.WorkerCount() {
 		spec.Index, spec.Args = i, []string{argv0, "worker", strconv.Itoa(i)}
 		d.workers = append(d.workers, process.New(spec, d.log))
 	}

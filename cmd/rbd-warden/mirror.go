@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/rs/zerolog"
 
 	"github.com/rbdwarden/rbdwarden/actors/site"
+	"github.com/rbdwarden/rbdwarden/cluster/coordinator"
 	"github.com/rbdwarden/rbdwarden/cluster/identity"
 	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
@@ -38,10 +40,21 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 	if err != nil {
 		return fmt.Errorf("identity of this process: %w", err)
 	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("name of this host: %w", err)
+	}
+	shares, err := placementOptions(options)
+	if err != nil {
+		return err
+	}
 	w := &wiring{
-		cfg: cfg, options: options, local: c, socket: socketOf(c), self: self, log: log,
-		syncs:     newSlots(int(options.ConcurrentImageSyncs)),
-		deletions: newSlots(int(options.ConcurrentImageDeletions)),
+		placement: shares,
+		cfg:       cfg, options: options, local: c, socket: socketOf(c), self: self, log: log, host: host, index: s.Index,
+		seat:      coordinator.Seat(host, os.Getppid(), s.Index),
+		parties:   map[int64]*party{},
+		syncs:     newSlots(shareOf(int(options.ConcurrentImageSyncs), options.Warden.WorkerCount(), s.Index)),
+		deletions: newSlots(shareOf(int(options.ConcurrentImageDeletions), options.Warden.WorkerCount(), s.Index)),
 		past:      messages.Past{Restarts: s.Restarts, LastCause: s.LastCause},
 	}
 	fenced := make(chan error, 1)
@@ -66,6 +79,19 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 		// Invariant 3: end at once; the next worker has a new identity.
 		return fmt.Errorf("this client was fenced: %w", err)
 	}
+}
+
+// shareOf is a worker's share of a bound that holds for all workers of the daemon together; 0
+// is none. Every worker gets at least one.
+func shareOf(bound, workers, index int) int {
+	if bound <= 0 {
+		return bound
+	}
+	share := bound / workers
+	if index < bound%workers {
+		share++
+	}
+	return max(1, share)
 }
 
 // stop lets go of everything, in order, for as long as the daemon waits.

@@ -18,7 +18,7 @@ import (
 	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/cluster/identity"
-	"github.com/rbdwarden/rbdwarden/cluster/leader"
+	"github.com/rbdwarden/rbdwarden/cluster/placement"
 	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/image/lock"
@@ -46,8 +46,15 @@ type wiring struct {
 	syncs      *slots         // rbd_mirror_concurrent_image_syncs
 	deletions  *slots         // rbd_mirror_concurrent_image_deletions
 	meter      replayer.Meter // what all images have replayed
-	background sync.WaitGroup // elections
+	background sync.WaitGroup // parts in pools
 	registered bool           // in the service map; only service uses it
+	host       string
+	seat       string // see membership.Member
+	index      int    // of this worker
+	placement  placement.Options
+
+	mu      sync.Mutex
+	parties map[int64]*party // newest part in each pool
 }
 
 // How often the actors look, where Ceph has no option for it.
@@ -63,7 +70,7 @@ const (
 
 func (w *wiring) site(ready func(), fenced func(error)) site.Options {
 	return site.Options{
-		Find: w.find, Compete: w.compete, NewPool: w.pool, Service: w.service, Ready: ready, Fenced: fenced,
+		Find: w.find, Join: w.join, NewPool: w.pool, Service: w.service, Ready: ready, Fenced: fenced,
 		Halts: w.cfg.Halts, InstanceID: w.local.InstanceID(), Refresh: w.options.PoolReplayersRefreshInterval, Publish: serviceInterval,
 		Timeout: lookTimeout, Log: w.log,
 	}
@@ -83,32 +90,6 @@ func (w *wiring) find(ctx context.Context) ([]site.Found, error) {
 		found = append(found, f)
 	}
 	return found, nil
-}
-
-// compete competes for a pool's leadership until ctx ends.
-func (w *wiring) compete(ctx context.Context, id int64, told site.Told) {
-	w.background.Add(1)
-	defer w.background.Done()
-	log := w.log.With().Int64("pool_id", id).Logger()
-	var io rados.IOContext
-	for {
-		var err error
-		if io, err = w.local.OpenID(ctx, id, ""); err == nil {
-			break
-		}
-		log.Warn().Err(err).Msg("cannot open the pool")
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(5 * time.Second):
-		}
-	}
-	defer io.Close()
-	leader.Run(ctx, io, leader.Options{
-		Heartbeat: w.options.LeaderHeartbeatInterval, Description: w.self.String(), KnownDead: w.self.KnownDead,
-		BlocklistExpire: w.options.BlocklistExpire,
-		Leads:           func(*leader.Term) { told.Leads() }, Lost: told.Lost, Follows: told.Follows, Fenced: told.Fenced, Release: told.Release, Log: log.With().Str("pool", io.Pool().Name).Logger(),
-	})
 }
 
 // service registers the daemon once, then updates its status.
@@ -170,7 +151,7 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 		},
 		Watch: watchMirroring,
 		NewImage: func(key messages.ImageKey, remote *pool.Remote, halt config.Halt, past messages.Past) actor.Actor {
-			return w.image(key, names{here: site, there: peer.SiteName}, local, remote, halt, past, trash.Kick, log)
+			return w.image(key, names{here: site, there: peer.SiteName}, local, remote, halt, past, func() { w.trashed(found.Pool.ID) }, log)
 		},
 		Trash:    trash,
 		Refresh:  w.options.PoolReplayersRefreshInterval,
@@ -268,7 +249,7 @@ type names struct{ here, there string }
 func (w *wiring) lockOptions() lock.Options {
 	return lock.Options{
 		BlocklistExpire: w.options.BlocklistExpire,
-		Description:     w.self.String(), KnownDead: w.self.KnownDead,
+		Description:     w.self.String(), KnownDead: w.knownDead,
 		WatchTimeout: watchTimeout,
 	}
 }

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/rbdwarden/rbdwarden/actors/site"
+	"github.com/rbdwarden/rbdwarden/cluster/coordinator"
+	"github.com/rbdwarden/rbdwarden/cluster/membership"
+	"github.com/rbdwarden/rbdwarden/cluster/placement"
+	"github.com/rbdwarden/rbdwarden/config"
+	"github.com/rbdwarden/rbdwarden/rados"
+)
+
+// party is this worker's part in a pool, whose end the worker waits for.
+type party struct {
+	*coordinator.Coordinator
+	w *wiring
+}
+
+// Run takes part until ctx ends.
+func (p *party) Run(ctx context.Context, told coordinator.Told) {
+	p.w.background.Add(1)
+	defer p.w.background.Done()
+	p.Coordinator.Run(ctx, told)
+}
+
+// join makes this worker's part in a pool.
+func (w *wiring) join(id int64) site.Party {
+	p := &party{w: w, Coordinator: coordinator.New(coordinator.Options{
+		Open: func(ctx context.Context, namespace string) (rados.IOContext, error) {
+			return w.local.OpenID(ctx, id, namespace)
+		},
+		Self: membership.Member{
+			ID: strconv.FormatUint(w.local.InstanceID(), 10), Host: w.host, Identity: w.self.String(),
+			Seat: w.seat, Index: w.index, Started: time.Now(),
+		},
+		Siblings: w.options.Warden.WorkerCount(), KnownDead: w.self.KnownDead, Heartbeat: w.options.LeaderHeartbeatInterval,
+		BlocklistExpire: w.options.BlocklistExpire, Placement: w.placement,
+		Log: w.log.With().Int64("pool_id", id).Logger(),
+	})}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.parties[id] = p
+	return p
+}
+
+// trashed tells who leads the pool that there is something in the trash.
+func (w *wiring) trashed(pool int64) {
+	w.mu.Lock()
+	p := w.parties[pool]
+	w.mu.Unlock()
+	if p != nil {
+		p.Trashed()
+	}
+}
+
+// knownDead tells whether the owner of a lock is certainly dead: a process of this host
+// that is gone, or one that a leader has fenced.
+func (w *wiring) knownDead(description string) bool {
+	if w.self.KnownDead(description) {
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.parties {
+		if p.Fenced(description) {
+			return true
+		}
+	}
+	return false
+}
+
+// placementOptions are how images are shared out, by Ceph's options.
+func placementOptions(o config.Options) (placement.Options, error) {
+	policy, err := placement.ForCeph(o.ImagePolicyType)
+	if err != nil {
+		return placement.Options{}, err
+	}
+	p := placement.Defaults()
+	p.Policy, p.MigrationThrottle = policy, o.ImagePolicyMigrationThrottle
+	p.UpdateThrottle, p.RebalanceTimeout = o.ImagePolicyUpdateThrottle, o.ImagePolicyRebalanceTimeout
+	return p, nil
+}
