@@ -55,7 +55,14 @@ func assertTruthfulStatus(t *testing.T, pool *harness.Pool, images []*harness.Im
 	// A daemon that another test killed is shown until the manager forgets it, a minute later.
 	harness.Eventually(t, harness.Patience, func() string {
 		here = pool.PoolStatusOn(t, pool.Pair.Secondary)
-		if len(here.Daemons) != 1 || here.Daemons[0].Health != "OK" || !here.Daemons[0].Leader || here.Summary.DaemonHealth != "OK" {
+		leaders, well := 0, here.Summary.DaemonHealth == "OK"
+		for _, d := range here.Daemons { // each worker of ours is one
+			if d.Leader {
+				leaders++
+			}
+			well = well && d.Health == "OK"
+		}
+		if leaders != 1 || !well {
 			return fmt.Sprintf("summary %+v, daemons %+v", here.Summary, here.Daemons)
 		}
 		return ""
