@@ -101,7 +101,7 @@ func TestStatusIsTrueWithinSeconds(t *testing.T) {
 
 	t.Run("worker killed", func(t *testing.T) {
 		daemon.KillWorkers()
-		s := says(t, image, south, "up+replaying", `"restarts":1`, "worker 0", "signal")
+		s := says(t, image, south, "up+replaying", `"restarts":1`, "worker ", "signal")
 		t.Log(s.Description)
 	})
 	t.Run("demoted", func(t *testing.T) {
