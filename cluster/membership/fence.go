@@ -42,12 +42,13 @@ func (g *Group) fence(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if c.beat != last && !c.damaged {
+	switch {
+	case c.locker == nil && !c.beating:
+		return nil // it has left, or somebody has fenced it
+	case c.beating && !c.damaged && c.beat != last:
 		return ErrAlive
-	}
-	if c.locker == nil {
-		// It has left, or somebody has fenced it; or its entry was left by hand.
-		return g.sweep(ctx, id)
+	case c.locker == nil:
+		return g.sweep(ctx, id) // its lock was broken by hand: it cannot beat
 	}
 	address := c.locker.Address.Blocklist()
 	switch {
@@ -83,10 +84,11 @@ func (g *Group) condemned(id string) (last beat, cause string, err error) {
 // corpse is what is stored of a member.
 type corpse struct {
 	locker *cls.Locker // nil: it has no lock
-	beat   beat        // zero: none
-	// damaged: the heartbeat cannot be read, so it is no sign of life.
-	damaged bool
-	record  record
+	// beating: it has a heartbeat, which is beat; unless it is damaged, and so no sign
+	// of life.
+	beating, damaged bool
+	beat             beat
+	record           record
 }
 
 // examine reads what there is of a member, at one moment.
@@ -107,7 +109,7 @@ func (g *Group) examine(ctx context.Context, id string) (c corpse, err error) {
 	if value, ok := pairs.Pairs[beatPrefix+id]; ok {
 		var err error
 		c.beat, err = decodeBeat(beatPrefix+id, id, value)
-		c.damaged = err != nil
+		c.beating, c.damaged = true, err != nil
 	}
 	c.record = record{member: Member{ID: id}}
 	if value, ok := pairs.Pairs[memberPrefix+id]; ok {
@@ -135,7 +137,7 @@ func (g *Group) bury(ctx context.Context, id string, c corpse, f tombstone) erro
 	op.SetOmap(map[string][]byte{fencedPrefix + id: bytesOf(f)})
 	err := g.io.Write(ctx, Object, &op)
 	if errors.Is(err, syscall.ENOENT) {
-		return g.sweep(ctx, id) // somebody else was faster
+		return nil // somebody else was faster, or it has left
 	}
 	return err
 }

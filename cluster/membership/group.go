@@ -27,7 +27,8 @@ type Options struct {
 	// [0.5 s].
 	Beat time.Duration
 	// TTL is how long a member is believed to live that nobody hears of, and how long
-	// Valid holds after the last heartbeat that got through [2 s].
+	// Valid holds after the last heartbeat that got through [1.8 s: four missed
+	// heartbeats, so that a death is seen after two seconds and a little].
 	TTL time.Duration
 	// FencedFor is how long fenced members are remembered [10 min]. It only has to be
 	// longer than the OSDs keep the watches of the dead.
@@ -99,7 +100,7 @@ func New(io rados.IOContext, opt Options) *Group {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&opt.Beat, 500 * time.Millisecond}, {&opt.TTL, 2 * time.Second}, {&opt.FencedFor, 10 * time.Minute}} {
+	}{{&opt.Beat, 500 * time.Millisecond}, {&opt.TTL, 1800 * time.Millisecond}, {&opt.FencedFor, 10 * time.Minute}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
