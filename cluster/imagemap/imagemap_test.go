@@ -91,7 +91,7 @@ func read(t *testing.T, io rados.IOContext) Map {
 	return m
 }
 
-func same2(t *testing.T, what string, got, want any) {
+func equal(t *testing.T, what string, got, want any) {
 	t.Helper()
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("%s (-want +got):\n%s", what, d)
@@ -109,11 +109,11 @@ func TestViewFollows(t *testing.T) {
 	p := newPool(t)
 	io := p.open()
 	v := NewView(p.open())
-	same2(t, "before anything", refresh(t, v), []string(nil))
+	equal(t, "before anything", refresh(t, v), []string(nil))
 	lock(t, io)
 	term := begin(t, io)
 	must(t, term.Write(context.Background(), map[string]Entry{"a": entry("1"), "b": entry("2")}, nil))
-	same2(t, "first", refresh(t, v), []string{"a", "b"})
+	equal(t, "first", refresh(t, v), []string{"a", "b"})
 	pinned := entry("2")
 	pinned.Pin = "host/daemon/2"
 	for _, c := range []struct {
@@ -129,12 +129,12 @@ func TestViewFollows(t *testing.T) {
 		{map[string]Entry{"b": entry("3")}, []string{"a", "b"}, []string{"a", "b"}},
 	} {
 		must(t, term.Write(context.Background(), c.set, c.remove))
-		same2(t, "changed", refresh(t, v), c.want)
-		same2(t, "the view", v.Map(), read(t, io))
-		same2(t, "the term's map", term.Map(), read(t, io))
+		equal(t, "changed", refresh(t, v), c.want)
+		equal(t, "the view", v.Map(), read(t, io))
+		equal(t, "the term's map", term.Map(), read(t, io))
 	}
 	before := p.ops
-	same2(t, "idle", refresh(t, v), []string(nil))
+	equal(t, "idle", refresh(t, v), []string(nil))
 	if p.ops != before+1 {
 		t.Errorf("an idle refresh took %d operations", p.ops-before)
 	}
@@ -154,10 +154,15 @@ func TestViewCatchesUp(t *testing.T) {
 			for n := range missed {
 				must(t, term.Write(context.Background(), map[string]Entry{fmt.Sprint(n): entry("1")}, []string{"gone"}))
 			}
+			before := p.ops
 			if got := len(refresh(t, v)); got != missed+1 {
 				t.Errorf("%d entries changed, told of %d", missed+1, got)
 			}
-			same2(t, "the view", v.Map(), read(t, io))
+			// The epoch, then the deltas and what they name, or everything.
+			if got, want := p.ops-before, map[bool]int{true: 3, false: 2}[missed <= deltas]; got != want {
+				t.Errorf("it took %d operations, not %d", got, want)
+			}
+			equal(t, "the view", v.Map(), read(t, io))
 			var op rados.ReadOp
 			kept := op.ListOmap("", deltaPrefix, 1000)
 			must(t, io.Read(context.Background(), Object, &op))
@@ -178,17 +183,23 @@ func TestANewTermSpreadsWhatUpstreamChanged(t *testing.T) {
 		must(t, rados.Tell(context.Background(), io, Object, mirror.ImageMapUpdate(id, m)))
 	}
 	theirs("a", "1")
-	same2(t, "a map that only rbd-mirror wrote", refresh(t, v), []string{"a"})
-	same2(t, "its entry", v.Map().Images["a"], Entry{Owner: "1", Mapped: when, Moved: when})
+	equal(t, "a map that only rbd-mirror wrote", refresh(t, v), []string{"a"})
+	equal(t, "its entry", v.Map().Images["a"], Entry{Owner: "1", Mapped: when, Moved: when})
 	theirs("a", "2")
-	same2(t, "its change", refresh(t, v), []string{"a"})
+	equal(t, "its change", refresh(t, v), []string{"a"})
 	lock(t, io)
 	must(t, begin(t, io).Write(context.Background(), map[string]Entry{"b": entry("1")}, nil))
 	refresh(t, v)
 	theirs("b", "7")
 	begin(t, io)
-	same2(t, "after a new term", refresh(t, v), []string{"b"})
-	same2(t, "the owner", v.Map().Images["b"].Owner, "7")
+	var op rados.ReadOp
+	left := op.ListOmap("", deltaPrefix, 10)
+	must(t, io.Read(context.Background(), Object, &op))
+	if len(left.Pairs) > 0 {
+		t.Errorf("a new term leaves %d deltas, which may belong to other epochs of the same number", len(left.Pairs))
+	}
+	equal(t, "after a new term", refresh(t, v), []string{"b"})
+	equal(t, "the owner", v.Map().Images["b"].Owner, "7")
 }
 
 // Invariant: a write lands only while the lock is held.
@@ -205,7 +216,7 @@ func TestAStaleLeaderIsRefused(t *testing.T) {
 		if err := term.Write(context.Background(), map[string]Entry{"a": entry("2")}, nil); !errors.Is(err, ErrNotLeader) {
 			t.Errorf("%s: %v", what, err)
 		}
-		same2(t, what, read(t, now), before)
+		equal(t, what, read(t, now), before)
 		must(t, term.Reload(context.Background()))
 	}
 	refused("nobody leads")
@@ -248,8 +259,8 @@ func TestALateWriteIsRefused(t *testing.T) {
 	if err := term.write(context.Background(), late); !errors.Is(err, ErrStale) {
 		t.Errorf("the late write: %v", err)
 	}
-	same2(t, "the owner", read(t, io).Images["a"].Owner, "new")
-	same2(t, "the epoch", read(t, io).Epoch, newer)
+	equal(t, "the owner", read(t, io).Images["a"].Owner, "new")
+	equal(t, "the epoch", read(t, io).Epoch, newer)
 }
 
 // Many images are written in bounded operations, and what landed before one failed is
@@ -270,7 +281,7 @@ func TestManyImages(t *testing.T) {
 	}
 	before = p.ops
 	m := read(t, io)
-	same2(t, "the map", m, term.Map())
+	equal(t, "the map", m, term.Map())
 	if got := p.ops - before; got != 4 || len(m.Images) != len(set) {
 		t.Errorf("%d images read in %d operations", len(m.Images), got)
 	}
@@ -288,7 +299,7 @@ func TestManyImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.faults = nil
-	same2(t, "what landed", term.Map(), read(t, io))
+	equal(t, "what landed", term.Map(), read(t, io))
 }
 
 // rbd-mirror reads what we write, and finds nothing else.
@@ -315,7 +326,7 @@ func assertUpstream(t *testing.T, io rados.IOContext, owner string) {
 	}
 	ids, err := rados.Ask(context.Background(), io, Object, mirror.InstancesList())
 	must(t, err)
-	same2(t, "instances", ids, []string{owner})
+	equal(t, "instances", ids, []string{owner})
 }
 
 // Damaged entries are named and kept, and no reason to stop for the others.
@@ -362,8 +373,8 @@ func TestDamaged(t *testing.T) {
 				t.Errorf("written over: %v", err)
 			}
 			must(t, term.Write(context.Background(), nil, []string{"a"}))
-			same2(t, "removed", refresh(t, v), []string{"a"})
-			same2(t, "the map", v.Map(), term.Map())
+			equal(t, "removed", refresh(t, v), []string{"a"})
+			equal(t, "the map", v.Map(), term.Map())
 		})
 	}
 }

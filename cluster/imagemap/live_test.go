@@ -25,7 +25,6 @@ func TestLiveMap(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	const pool = "imagemap-test"
 	connect := func() rados.Cluster {
 		c, err := librados.Connect(ctx, librados.Config{ConfFile: conf})
 		must(t, err)
@@ -33,6 +32,7 @@ func TestLiveMap(t *testing.T) {
 		return c
 	}
 	old, now := connect(), connect()
+	pool := fmt.Sprint("imagemap-test-", old.InstanceID())
 	_, _, err := old.MonCommand(ctx, map[string]any{"prefix": "osd pool create", "pool": pool, "pg_num": 8}, nil)
 	must(t, err)
 	for _, namespace := range []string{"", "ns"} {
@@ -50,7 +50,7 @@ func TestLiveMap(t *testing.T) {
 func liveMap(t *testing.T, old, now rados.IOContext) {
 	ctx := context.Background()
 	v := NewView(now)
-	same2(t, "before anything", refresh(t, v), []string(nil))
+	equal(t, "before anything", refresh(t, v), []string(nil))
 	if _, err := Begin(ctx, old, assertion()); !errors.Is(err, ErrNotLeader) {
 		t.Errorf("a term without the object: %v", err)
 	}
@@ -58,11 +58,11 @@ func liveMap(t *testing.T, old, now rados.IOContext) {
 	must(t, rados.Tell(ctx, old, Object, mirror.InstancesAdd("4711")))
 	term := begin(t, old)
 	must(t, term.Write(ctx, map[string]Entry{"g": entry("4711"), "h": entry("12")}, nil))
-	same2(t, "first", refresh(t, v), []string{"g", "h"})
+	equal(t, "first", refresh(t, v), []string{"g", "h"})
 	must(t, term.Write(ctx, nil, []string{"h"}))
-	same2(t, "removed", refresh(t, v), []string{"h"})
+	equal(t, "removed", refresh(t, v), []string{"h"})
 	assertUpstream(t, now, "4711")
-	same2(t, "the term's map", term.Map(), read(t, now))
+	equal(t, "the term's map", term.Map(), read(t, now))
 
 	// A write of an older state of the map.
 	term.m.Epoch--
@@ -80,7 +80,7 @@ func liveMap(t *testing.T, old, now rados.IOContext) {
 	if got := len(refresh(t, v)); got != len(set) {
 		t.Errorf("told of %d changes", got)
 	}
-	same2(t, "many", v.Map(), read(t, now))
+	equal(t, "many", v.Map(), read(t, now))
 
 	// The lock goes to another client.
 	unlock(t, old)
@@ -88,9 +88,9 @@ func liveMap(t *testing.T, old, now rados.IOContext) {
 	if err := term.Write(ctx, map[string]Entry{"g": entry("2")}, nil); !errors.Is(err, ErrNotLeader) {
 		t.Errorf("a stale leader's write: %v", err)
 	}
-	same2(t, "after it", refresh(t, v), []string(nil))
+	equal(t, "after it", refresh(t, v), []string(nil))
 	next := begin(t, now)
 	must(t, next.Write(ctx, map[string]Entry{"g": entry("2")}, nil))
-	same2(t, "the new leader's write", refresh(t, v), []string{"g"})
-	same2(t, "the view", v.Map(), next.Map())
+	equal(t, "the new leader's write", refresh(t, v), []string{"g"})
+	equal(t, "the view", v.Map(), next.Map())
 }

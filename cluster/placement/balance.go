@@ -31,11 +31,18 @@ func (d *decider) movable(image *Image) bool {
 	return true
 }
 
+// known tells whether the image has been with its owner for long enough that its load,
+// and what it adds to the owner's, are what was measured there.
+func (d *decider) known(image *Image) bool {
+	_, moves := d.moves[image.ID]
+	return !moves && (image.Mapped.IsZero() || image.Mapped.After(d.Now) || d.Now.Sub(image.Mapped) >= d.settled())
+}
+
 // candidates are the images that a member may give away, the lightest first.
-func (d *decider) candidates(s *share) []*Image {
+func (d *decider) candidates(s *share, also func(image *Image) bool) []*Image {
 	var out []*Image
 	for _, image := range s.images {
-		if d.movable(image) {
+		if also(image) && d.movable(image) {
 			out = append(out, image)
 		}
 	}
@@ -54,7 +61,7 @@ func (d *decider) even() bool {
 	can := map[*share][]*Image{}
 	for _, s := range d.shares {
 		if s.receives() && s.count > s.target {
-			can[s] = d.candidates(s)
+			can[s] = d.candidates(s, func(*Image) bool { return true })
 		}
 	}
 	for {
@@ -105,7 +112,7 @@ func (d *decider) cool() {
 	}
 	// Loads change while members and images stay the same.
 	defer d.at(d.Now.Add(d.settled()))
-	if again := d.last.Add(d.settled()); len(d.moves) > 0 || !d.last.IsZero() && d.Now.Before(again) {
+	if again := d.last.Add(d.settled()); d.acted || !d.last.IsZero() && d.Now.Before(again) {
 		d.at(again)
 		return
 	}
@@ -133,7 +140,7 @@ func (d *decider) cool() {
 		}
 		for _, s := range []*share{hot, cold} {
 			if can[s] == nil {
-				can[s] = d.candidates(s)
+				can[s] = d.candidates(s, d.known)
 			}
 		}
 		if !d.exchange(hot, cold, can, mean*gain) {

@@ -59,7 +59,8 @@ type decider struct {
 	moves   map[string]Move
 	waiting []string
 	next    time.Time
-	budget  int // how many images of living members may yet be moved
+	budget  int  // how many images of living members may yet be moved
+	acted   bool // an image has been moved in the sense of Image.Moved
 }
 
 func newDecider(in Input) *decider {
@@ -138,6 +139,8 @@ func (d *decider) give(image *Image, to *share, reason Reason) {
 	moved := d.Now
 	if reason == Placed || reason == Inherited {
 		moved = image.Moved
+	} else {
+		d.acted = true
 	}
 	d.moves[image.ID] = Move{Image: image.ID, From: image.Owner, To: to.ID, Seat: to.Seat, Reason: reason, Moved: moved}
 	to.count++

@@ -75,7 +75,7 @@ func TestDecide(t *testing.T) {
 			want: counts{"a": 4, "b": 4}, reasons: map[Reason]int{Placed: 3},
 		},
 		"one new image where it makes no difference to the shares": {
-			members: []Member{member("a"), member("b")}, images: [][]Image{images("a", 2, loaded(9)), images("b", 2, loaded(1)), images("", 1)},
+			members: []Member{member("a"), member("b")}, images: [][]Image{images("a", 2, loaded(9)), images("b", 2, loaded(8)), images("", 1)},
 			want: counts{"a": 2, "b": 3}, reasons: map[Reason]int{Placed: 1},
 		},
 		"uneven by one is even": {
@@ -201,6 +201,16 @@ func TestDecide(t *testing.T) {
 			images:  [][]Image{images("b", 6, pinned("a")), images("", 3)},
 			want:    counts{"a": 6, "b": 2, "c": 1}, reasons: map[Reason]int{Pinned: 6, Placed: 3},
 		},
+		"who has more pinned to it than its part leaves the others less": {
+			members: []Member{member("a"), member("b"), member("c")},
+			images:  [][]Image{images("a", 6, pinned("a")), images("b", 3)},
+			want:    counts{"a": 6, "b": 2, "c": 1}, reasons: map[Reason]int{Evened: 1},
+		},
+		"who is just above its part is left alone": {
+			members: []Member{member("a"), member("b"), member("c")},
+			images:  [][]Image{images("a", 8), images("b", 5)},
+			want:    counts{"a": 4, "b": 5, "c": 4}, reasons: map[Reason]int{Evened: 4},
+		},
 		"a pin to a seat that drains or is not there does not count": {
 			members: []Member{member("a", draining), member("b")},
 			images:  [][]Image{images("a", 1, pinned("a")), images("b", 1, pinned("none"))},
@@ -222,10 +232,20 @@ func TestDecide(t *testing.T) {
 			images:  [][]Image{images("a", 3, loaded(10)), images("b", 3, loaded(1)), images("ax", 1, loaded(0), moved(10*time.Second), func(i *Image) { i.Owner = "a" })},
 			want:    counts{"a": 4, "b": 3}, next: 50 * time.Second,
 		},
+		"nor together with them": {
+			members: []Member{member("a", dead(0)), member("b"), member("c")},
+			images:  [][]Image{images("a", 2), images("b", 4, loaded(10)), images("c", 4, loaded(1))},
+			want:    counts{"b": 5, "c": 5}, reasons: map[Reason]int{Failover: 2}, next: time.Minute,
+		},
 		"nor for a little": {
 			members: []Member{member("a"), member("b")},
 			images:  [][]Image{images("a", 4, loaded(10)), images("b", 4, loaded(8))},
 			want:    counts{"a": 4, "b": 4}, next: time.Minute,
+		},
+		"nor while the load of what came lately is not known": {
+			members: []Member{member("a"), member("b")},
+			images:  [][]Image{images("a", 4, loaded(10)), images("b", 4, loaded(0), func(i *Image) { i.Mapped = ago(time.Second) })},
+			want:    counts{"a": 4, "b": 4},
 		},
 		"one heavy image is not handed around": {
 			members: []Member{member("a"), member("b")},
@@ -310,6 +330,22 @@ func decide(t testing.TB, in Input) Decision {
 	return d
 }
 
+// After a restart loads are measured anew: what looks cool then is not.
+func TestARestartCoolsNobody(t *testing.T) {
+	in := Input{Options: Defaults(), Now: now, Members: []Member{member("a", dead(0)), member("a2", heirOf("a")), member("b")}}
+	in.Images = slices.Concat(images("a", 4), images("b", 4, loaded(10)))
+	for range 59 {
+		d := decide(t, in)
+		for _, m := range d.Moves {
+			if m.Reason != Inherited {
+				t.Fatalf("%+v", m)
+			}
+		}
+		in = apply(in, d)
+		in.Now = in.Now.Add(time.Second)
+	}
+}
+
 // apply is the input after the decision has been written.
 func apply(in Input, d Decision) Input {
 	moves := map[string]Move{}
@@ -320,7 +356,7 @@ func apply(in Input, d Decision) Input {
 	for n := range in.Images {
 		i := &in.Images[n]
 		if m, ok := moves[i.ID]; ok {
-			i.Owner, i.Seat, i.Moved = m.To, m.Seat, m.Moved
+			i.Owner, i.Seat, i.Moved, i.Mapped = m.To, m.Seat, m.Moved, in.Now
 		}
 	}
 	return in

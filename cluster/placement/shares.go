@@ -88,7 +88,9 @@ func (d *decider) compareHeat(a, b *share) int {
 }
 
 // neediest is who of those below their targets gets the next image: the coolest if the
-// image's load is known, and else who has the fewest.
+// image's load is known, and else who has the fewest. The targets add up to the images
+// that there are, and those of members that may get none are 0: while an image needs
+// somebody, somebody is below.
 func (d *decider) neediest(heatFirst bool) *share {
 	var best *share
 	compare := func(a, b *share) int {
@@ -102,9 +104,6 @@ func (d *decider) neediest(heatFirst bool) *share {
 		return cmp.Or(full, d.compareHeat(a, b))
 	}
 	for _, s := range d.shares {
-		if d.anyReceives && !s.receives() {
-			continue
-		}
 		if best == nil || compare(s, best) < 0 {
 			best = s
 		}

@@ -69,6 +69,9 @@ type Image struct {
 	// Load is what running it takes, in any unit that is the same for all; 0 if that is
 	// not known.
 	Load float64
+	// Mapped is when its owner got it, for whatever reason: until it has been there for
+	// a while, its load is not known.
+	Mapped time.Time
 	// Moved is when it last went from one living member to another, or away from a dead
 	// one; zero if it never did.
 	Moved time.Time
@@ -154,7 +157,8 @@ func (r Reason) String() string {
 	return fmt.Sprintf("Reason(%d)", uint8(r))
 }
 
-// Move gives an image to a member.
+// Move gives an image to a member: from now on it is mapped to that one, and Image.Mapped
+// is the time of the decision.
 type Move struct {
 	Image    string
 	From, To string // member ids; From is "" if nobody had it
