@@ -232,8 +232,20 @@ func (s *scene) start() *worker {
 	ctx := s.t.Context()
 	here := replayer.Site{IO: must(w.local.Open(ctx, "rbd", ""))(s.t), MirrorUUID: "local-uuid"}
 	there := replayer.Site{IO: must(w.remote.Open(ctx, "rbd", ""))(s.t), MirrorUUID: "remote-uuid"}
+	spawned := make(chan struct{})
+	defer close(spawned)
+	var epoch uint64
 	w.pool = w.system.Root.Spawn(pool.Props(pool.Options{
 		Key: messages.PoolKey{Pool: "rbd"}, Local: here, Status: w,
+		Listed: func(ids []string, _ bool) { // this worker runs them all
+			<-spawned
+			epoch++
+			share := pool.Share{Epoch: epoch, Run: map[string]struct{}{}}
+			for _, id := range ids {
+				share.Run[id] = struct{}{}
+			}
+			w.system.Root.Send(w.pool, share)
+		},
 		Connect: func(context.Context) (*pool.Remote, error) { return &pool.Remote{Site: there, Close: func() {}}, nil },
 		List: func(ctx context.Context, io rados.IOContext) (ids []string, err error) {
 			err = mirrorpool.ListImages(ctx, io, func(_, id string) bool { ids = append(ids, id); return true })
