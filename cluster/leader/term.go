@@ -46,7 +46,7 @@ func assertCall(cookie string) class.Call {
 	return cls.Assert(cls.RBDName, cls.Exclusive, cookie, cls.RBDTag)
 }
 
-// ErrOver: the term has ended. Nothing may be written in its name any more.
+// ErrOver says that the term has ended: nothing may be written in its name any more.
 var ErrOver = errors.New("the term of this leader is over")
 
 // Term is one reign: from the taking of the pool's lock to its loss or release.
