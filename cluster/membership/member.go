@@ -81,7 +81,8 @@ type View struct {
 	// Dead are those that died or were fenced lately, in the same order.
 	Dead []Dead
 	// Frozen: for TTL nothing could be read, or the own beat could not be written. The
-	// rest is what was last known; nobody leaves a frozen view.
+	// rest is what was last known; nobody leaves a frozen view, but for those whose
+	// process is known to be gone on this host.
 	Frozen bool
 	// Epoch counts this observer's views: another view has a higher one. It cannot be
 	// compared with that of another observer.

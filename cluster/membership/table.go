@@ -68,11 +68,13 @@ func (t *table) revisions() map[string]uint32 {
 	return known
 }
 
-// observe takes a sight in, and tells whether the view changed. confirmed says that our
-// own heartbeats get through, too.
+// observe takes a sight in, and tells whether the view changed. confirmed says that our own
+// heartbeats get through, too; otherwise the view freezes as it is.
 func (t *table) observe(s sight, confirmed bool) (changed bool) {
-	changed = t.frozen == confirmed
-	t.frozen = !confirmed
+	if !confirmed {
+		return t.freeze()
+	}
+	changed, t.frozen = t.frozen, false
 	passed, blind := t.passed(s)
 	for id, r := range t.rows {
 		if _, there := s.beats[id]; !there && s.damage[beatPrefix+id] == nil && s.damage[memberPrefix+id] == nil {
