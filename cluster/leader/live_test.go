@@ -132,7 +132,8 @@ func (x *liveContest) leader() (boss *liveCandidate, took time.Duration) {
 // and in a namespace: a real OSD refuses the others' writes. It is taken for dead although
 // it lives, as one that was paused; then, again, its successor ends in order.
 func TestLiveElections(t *testing.T) {
-	x := newLiveContest(t, "leader-test")
+	// A pool of its own for each run: its terms are counted from the first.
+	x := newLiveContest(t, fmt.Sprintf("leader-test-%d", time.Now().UnixNano()))
 	admin := x.connect()
 	if _, _, err := admin.MonCommand(x.ctx, map[string]any{"prefix": "osd pool create", "pool": x.pool, "pg_num": 8}, nil); err != nil {
 		t.Fatal(err)
