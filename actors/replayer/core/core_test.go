@@ -605,6 +605,26 @@ func TestCommitNeverPassesWhatIsApplied(t *testing.T) {
 	}
 }
 
+// A compare-and-write that waits for a checkpoint goes on when a commit that was under way
+// turns out to cover it, although nothing else happens: it may be the journal's last entry.
+func TestCheckpointCoveredByACommitUnderWay(t *testing.T) {
+	w := newWorld(t)
+	w.toReplay()
+	w.send(EntriesRead{Entries: []Entry{write(0, 0)}})
+	w.send(RemoteTagRead{tag0()})
+	w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 1})
+	w.send(Flush{})
+	commit := find[Commit](w)
+	compare := write(0, 1)
+	compare.Event = journal.AioCompareAndWrite{Length: 512, CompareData: make([]byte, 512), WriteData: make([]byte, 512)}
+	if has[Apply](w.send(EntriesRead{Entries: []Entry{compare}})) {
+		t.Fatalf("applied without a checkpoint before it:\n%s", w.log.String())
+	}
+	if !has[Apply](w.send(Committed{Position: commit.Position})) {
+		t.Errorf("it waits for something else to happen:\n%s", w.log.String())
+	}
+}
+
 // A long operation is shown until it is over; the positions stand still meanwhile.
 func TestOperationProgress(t *testing.T) {
 	w := newWorld(t)

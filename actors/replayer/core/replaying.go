@@ -148,7 +148,10 @@ func (c *Core) pump() {
 		r.reading = true
 		c.do(ReadEntries{MaxBytes: c.cfg.ReadBytes})
 	}
-	c.commit(true)
+	if c.commit(true) {
+		c.pump()
+		return
+	}
 	c.do(Publish{})
 }
 
@@ -211,11 +214,12 @@ func (c *Core) tagChanged() {
 }
 
 // commit writes the position if it has moved: at once when a Checkpoint step waits or
-// it is asked for (lazy is false), otherwise when the timer says so.
-func (c *Core) commit(lazy bool) {
+// it is asked for (lazy is false), otherwise when the timer says so. True says that
+// Checkpoint steps became safe at once, so that the planner may have more to do.
+func (c *Core) commit(lazy bool) (settled bool) {
 	r := c.rep
 	if r.commit != nil {
-		return
+		return false
 	}
 	pos, moved := r.uncommitted()
 	switch {
@@ -228,11 +232,13 @@ func (c *Core) commit(lazy bool) {
 	case !moved:
 		r.settleSteps(r.checkpoints)
 		r.checkpoints = nil
+		return true
 	default:
 		r.commit = &commit{settles: r.checkpoints}
 		r.checkpoints = nil
 		c.do(Commit{Position: pos})
 	}
+	return false
 }
 
 func (c *Core) replayFailed(err error) {
