@@ -212,7 +212,8 @@ type Image struct {
 	Settled   time.Time `json:"settled,omitzero"`
 	NextStart time.Time `json:"next_start,omitzero"`
 	LastCause *Cause    `json:"last_cause,omitempty"`
-	Trace     []Step    `json:"trace,omitempty"` // newest last; bounded
+	// Trace is newest last and bounded. Only the daemon has it, for who asks for it.
+	Trace []Step `json:"trace,omitempty"`
 }
 
 // Position is a place in a journal.
@@ -221,11 +222,19 @@ type Position struct {
 	Entry uint64 `json:"entry_tid"`
 }
 
-// Step is one line of an image's trace: a message and where it led to.
+// Step is one line of an image's trace: a message and where it led to. Without states it
+// is something that happened to the image's actor or its worker.
 type Step struct {
 	When    time.Time `json:"when"`
 	From    string    `json:"from"`
 	To      string    `json:"to"`
 	Message string    `json:"message"`
 	Text    string    `json:"text,omitempty"`
+	// Count is how many messages of that kind, while the image stayed in the state, the line
+	// stands for; When is that of the last one.
+	Count uint64 `json:"count,omitempty"`
+	// Took is how long what the last one answers had taken, Longest the longest of all, in
+	// nanoseconds.
+	Took    time.Duration `json:"took_nanos,omitempty"`
+	Longest time.Duration `json:"longest_nanos,omitempty"`
 }

@@ -62,6 +62,9 @@ type Options struct {
 	Here, There string
 	// Past is what became of the image's earlier lives.
 	Past messages.Past
+	// Trace takes the image's steps: with 0 a new one, which it gives a number, or one that
+	// was told before under its number. It does not block; nil: nobody does.
+	Trace func(id uint64, s report.Step) uint64
 }
 
 // Actor is the actor of one image.
@@ -100,7 +103,7 @@ type Actor struct {
 
 // New returns the actor of an image.
 func New(opt Options) *Actor {
-	a := &Actor{opt: opt, core: core.New(opt.Core)}
+	a := &Actor{opt: opt, core: core.New(opt.Core), trace: trace{tell: opt.Trace}}
 	switch {
 	case opt.Halt.Pause:
 		a.paused = opt.Halt.Reason
@@ -133,6 +136,7 @@ type (
 func (a *Actor) Receive(c actor.Context) {
 	defer func() {
 		if v := recover(); v != nil {
+			a.trace.note("panic", fmt.Sprint(v))
 			if c.Parent() != nil {
 				c.Send(c.Parent(), messages.ImagePanicked{Key: a.opt.Key, Value: fmt.Sprint(v), Stack: string(debug.Stack())})
 			}

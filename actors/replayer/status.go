@@ -50,7 +50,7 @@ func (a *Actor) snapshot(now time.Time) report.Image {
 		State: state, Step: a.core.State().String(), Description: description, Since: a.since,
 		EntriesBehind: -1, LagSeconds: -1, SyncPercent: -1,
 		BytesPerSecond: bytes, EventsPerSecond: entries, Restarts: past.Restarts, Replayed: a.replayed.Read(),
-		Stopped: a.halted, Paused: a.paused != "", Settled: a.settled, NextStart: a.nextAt, LastCause: past.LastCause, Trace: append([]report.Step(nil), a.trace.steps...),
+		Stopped: a.halted, Paused: a.paused != "", Settled: a.settled, NextStart: a.nextAt, LastCause: past.LastCause,
 	}
 	if p, ok := a.core.Progress(); ok {
 		r.EntriesBehind = p.EntriesBehind

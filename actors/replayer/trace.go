@@ -9,38 +9,62 @@ import (
 	"github.com/rbdwarden/rbdwarden/report"
 )
 
-// traceLength is how many lines of an image's trace are kept.
-const traceLength = 64
-
-// trace is the recent history of an image: which message led from where to where.
-// Messages that change nothing and come all the time are folded into their count.
+// trace tells the history of an image: which message led from where to where. Messages
+// of one kind that change nothing are one line, for as long as the image stays in a state.
+// Whoever takes the lines keeps them: they outlast the actor.
 type trace struct {
-	steps []report.Step
-	count int // how often the newest line's message came in a row
+	// tell takes a line and answers its number, or takes a line anew by its number; nil:
+	// nobody does.
+	tell func(id uint64, s report.Step) uint64
+	stay map[string]*line // lines of this stay in a state, by message
+}
+
+type line struct {
+	id   uint64
+	step report.Step
 }
 
 func (t *trace) add(from, to core.State, m core.Msg, took time.Duration) {
-	name := messageName(m)
-	text := ""
-	if took > 0 {
-		text = "took " + took.Round(10*time.Microsecond).String()
+	if t.tell == nil {
+		return
 	}
-	if f, ok := m.(core.Failed); ok && f.Err != nil {
-		text = strings.TrimSpace(text + ": " + f.Err.Error())
-	}
-	if n := len(t.steps); n > 0 && from == to {
-		if last := &t.steps[n-1]; last.Message == name && last.From == last.To && last.To == to.String() {
-			t.count++
-			last.When, last.Text = time.Now(), fmt.Sprintf("%d times, last %s", t.count, text)
-			return
+	now, text := time.Now(), ""
+	switch m := m.(type) {
+	case core.Failed:
+		if m.Err != nil {
+			text = m.Err.Error()
 		}
+	case core.MustWait:
+		text = m.Err.Error()
+	case core.Stop:
+		text = m.Reason
 	}
-	t.count = 1
-	if len(t.steps) == traceLength {
-		copy(t.steps, t.steps[1:])
-		t.steps = t.steps[:traceLength-1]
+	name := messageName(m)
+	if from != to {
+		t.stay = nil
+		t.tell(0, report.Step{When: now, From: from.String(), To: to.String(), Message: name, Text: text, Count: 1, Took: took, Longest: took})
+		return
 	}
-	t.steps = append(t.steps, report.Step{When: time.Now(), From: from.String(), To: to.String(), Message: name, Text: text})
+	if l := t.stay[name]; l != nil {
+		l.step.When, l.step.Took, l.step.Text = now, took, text
+		l.step.Count++
+		l.step.Longest = max(l.step.Longest, took)
+		t.tell(l.id, l.step)
+		return
+	}
+	if t.stay == nil {
+		t.stay = map[string]*line{}
+	}
+	l := &line{step: report.Step{When: now, From: from.String(), To: to.String(), Message: name, Text: text, Count: 1, Took: took, Longest: took}}
+	l.id = t.tell(0, l.step)
+	t.stay[name] = l
+}
+
+// note tells something that is no message to the machine.
+func (t *trace) note(message, text string) {
+	if t.tell != nil {
+		t.tell(0, report.Step{When: time.Now(), Message: message, Text: text, Count: 1})
+	}
 }
 
 // messageName is the message's type without its package.

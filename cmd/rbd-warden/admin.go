@@ -143,8 +143,7 @@ const callPatience = 25 * time.Second
 func (a *adminServer) call(ctx context.Context, worker int, r *controlv1.CallRequest) (*controlv1.CallReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, callPatience)
 	defer cancel()
-	r.Worker = uint32(worker)
-	reply, err := a.d.call(ctx, a.d.workers[worker], r)
+	reply, err := a.d.workers[worker].Call(ctx, r)
 	if err != nil {
 		return nil, err
 	}

@@ -3,11 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/rbdwarden/rbdwarden/admin"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
@@ -102,31 +102,19 @@ var mirrorVerbs = []string{"start", "stop", "restart", "flush"}
 func (a *adminServer) mirrorCommands(d report.Daemon) []admin.Command {
 	replayers := poolReplayers(d)
 	commands := a.scopeCommands("", mirrorStatus(replayers), func(ctx context.Context, verb string) error {
-		for i := range a.d.workers {
-			if err := a.mirror(ctx, i, "mirror "+verb, ""); err != nil {
-				return err
-			}
-		}
-		return nil
+		return a.mirror(ctx, verb, &controlv1.Target{})
 	})
-	commands = append(commands, a.leaderCommand("", func(ctx context.Context) error {
-		for i := range a.d.workers {
-			if err := a.mirror(ctx, i, leaderRelease, ""); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
+	commands = append(commands, a.leaderCommand("", func(ctx context.Context) error { return a.release(ctx, "") }))
 	seen := map[string]bool{}
 	for _, r := range replayers {
 		p := r.pool()
 		if name := p.Name + " " + p.Peer.Site; p.Peer.Site != "" && !seen[name] {
 			seen[name] = true
 			commands = append(commands, a.scopeCommands(" "+name, poolStatus(r), func(ctx context.Context, verb string) error {
-				return a.mirrorAll(ctx, r.workers, "mirror "+verb, p.Name)
+				return a.mirror(ctx, verb, &controlv1.Target{Pool: p.Name})
 			})...)
 			commands = append(commands, a.leaderCommand(" "+name, func(ctx context.Context) error {
-				return a.mirrorAll(ctx, r.workers, leaderRelease, p.Name)
+				return a.release(ctx, p.Name)
 			}))
 		}
 		if name := p.Name; !seen[name] {
@@ -143,9 +131,9 @@ func (a *adminServer) mirrorCommands(d report.Daemon) []admin.Command {
 					continue
 				}
 				seen[name] = true
-				target := i.Pool + "/" + i.Namespace + "/" + i.GlobalID
+				target := &controlv1.Target{Pool: i.Pool, Namespace: i.Namespace, Image: i.GlobalID}
 				commands = append(commands, a.scopeCommands(" "+name, imageStatus(i), func(ctx context.Context, verb string) error {
-					return a.mirrorAll(ctx, r.workers, "image "+verb, target)
+					return a.mirror(ctx, verb, target)
 				})...)
 			}
 		}
@@ -178,32 +166,44 @@ func answer(v *admin.Value) func(context.Context, admin.Args) (admin.Answer, err
 	return func(context.Context, admin.Args) (admin.Answer, error) { return admin.Answer{Value: v}, nil }
 }
 
-// mirrorAll does a command in several workers. That some of them do not have what it is for
-// is no error if one has.
-func (a *adminServer) mirrorAll(ctx context.Context, workers []int, command, target string) error {
-	var unknown, errs error
-	done := false
-	for _, i := range workers {
-		switch err := a.mirror(ctx, i, command, target); {
-		case err == nil:
-			done = true
-		case errors.Is(err, syscall.ENOENT):
-			unknown = err
-		default:
-			errs = errors.Join(errs, err)
-		}
-	}
-	if !done && errs == nil {
-		return unknown
-	}
-	return errs
+// mirrorPatience is how long the commands of the admin socket wait for their effect.
+// rbd-mirror's return at once, but for flush; to wait for what has no effect yet is no
+// error there.
+var mirrorPatience = map[string]struct {
+	verb    controlv1.Verb
+	timeout time.Duration
+}{
+	"start":   {controlv1.Verb_VERB_START, 0},
+	"restart": {controlv1.Verb_VERB_RESTART, 0},
+	"stop":    {controlv1.Verb_VERB_STOP, 10 * time.Second},
+	"flush":   {controlv1.Verb_VERB_FLUSH, 20 * time.Second},
 }
 
-// mirror does a command in a worker. rbd-mirror answers nothing to one that worked.
-func (a *adminServer) mirror(ctx context.Context, worker int, command, target string) error {
-	a.d.log.Info().Str("command", command).Str("target", target).Msg("admin socket")
-	_, err := a.call(ctx, worker, &controlv1.CallRequest{Command: command, Target: target})
-	return err
+// mirror gives a command to images. rbd-mirror answers nothing to one that worked.
+func (a *adminServer) mirror(ctx context.Context, verb string, target *controlv1.Target) error {
+	a.d.log.Info().Str("command", verb).Stringer("target", target).Msg("admin socket")
+	m := mirrorPatience[verb]
+	reply := a.d.command(ctx, &controlv1.CommandRequest{Verb: m.verb, Target: target, TimeoutNanos: m.timeout.Nanoseconds()})
+	if reply.Code != 0 {
+		return admin.Errorf(syscall.Errno(reply.Code), "%s", reply.Text)
+	}
+	for _, o := range reply.Outcomes {
+		if code := syscall.Errno(o.Code); code != 0 && (code != syscall.EAGAIN || verb == "flush") {
+			return admin.Errorf(code, "%s: %s", o.Image, o.Text)
+		}
+	}
+	return nil
+}
+
+// release gives up the leadership of a pool, or of all.
+func (a *adminServer) release(ctx context.Context, pool string) error {
+	a.d.log.Info().Str("pool", pool).Msg("admin socket: leader release")
+	for i := range a.d.workers {
+		if _, err := a.call(ctx, i, &controlv1.CallRequest{Command: leaderRelease, Target: pool}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mirrorStatus is "rbd mirror status".

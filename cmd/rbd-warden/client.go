@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -103,9 +102,8 @@ func dial(socket string) (controlv1.ControlClient, func(), error) {
 	return controlv1.NewControlClient(conn), func() { _ = conn.Close() }, nil
 }
 
-// callAll sends a command to a worker of every daemon that was found, and prints what
-// they say. It fails if one of them does.
-func (f *socketFlags) callAll(ctx context.Context, r *controlv1.CallRequest, print func(socket string, r *controlv1.CallReply) error) error {
+// each does something with every daemon that was found. It goes on after an error.
+func (f *socketFlags) each(do func(socket string, client controlv1.ControlClient) error) error {
 	sockets, err := f.find()
 	if err != nil {
 		return err
@@ -116,23 +114,15 @@ func (f *socketFlags) callAll(ctx context.Context, r *controlv1.CallRequest, pri
 		if err != nil {
 			return err
 		}
-		reply, err := client.Call(ctx, r)
+		errs = append(errs, plain(do(s, client)))
 		closeConn()
-		switch {
-		case err != nil:
-			errs = append(errs, plain(err))
-		case reply.Code != 0:
-			errs = append(errs, errors.New(reply.Text))
-		default:
-			errs = append(errs, print(s, reply))
-		}
 	}
 	return errors.Join(errs...)
 }
 
 // plain takes gRPC's dressing off an error.
 func plain(err error) error {
-	if s, ok := status.FromError(err); ok {
+	if s, ok := status.FromError(err); ok && err != nil {
 		return errors.New(s.Message())
 	}
 	return err

@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-func TestImageTarget(t *testing.T) {
+func TestTargets(t *testing.T) {
 	for _, c := range []struct {
 		target, pool, namespace, image string
 		ok                             bool
@@ -16,9 +16,14 @@ func TestImageTarget(t *testing.T) {
 		{"a/b/c/d", "", "", "", false},
 		{"", "", "", "", false},
 	} {
-		pool, namespace, image, err := imageTarget(c.target)
-		if (err == nil) != c.ok || pool != c.pool || namespace != c.namespace || image != c.image {
-			t.Errorf("%q: %q %q %q %v", c.target, pool, namespace, image, err)
+		got, err := parseTarget(c.target, true)
+		if (err == nil) != c.ok || got.GetPool() != c.pool || got.GetNamespace() != c.namespace || got.GetImage() != c.image {
+			t.Errorf("%q: %v %v", c.target, got, err)
+		}
+	}
+	for target, ok := range map[string]bool{"rbd": true, "rbd/ns": true, "": false, "/ns": false, "a/b/c": false} {
+		if got, err := parseTarget(target, false); (err == nil) != ok || got.GetImage() != "" {
+			t.Errorf("%q: %v %v", target, got, err)
 		}
 	}
 }

@@ -19,7 +19,6 @@ import (
 	"github.com/rbdwarden/rbdwarden/config"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
-	"github.com/rbdwarden/rbdwarden/supervision/process"
 )
 
 // maxSocketPath is the longest path that a unix socket can have, in bytes.
@@ -91,53 +90,93 @@ func (c *controlServer) Version(context.Context, *controlv1.VersionRequest) (*co
 }
 
 // Ps answers the supervision tree.
-func (c *controlServer) Ps(ctx context.Context, _ *controlv1.PsRequest) (*controlv1.PsReply, error) {
-	data, err := json.Marshal(c.warden.report(ctx))
+func (c *controlServer) Ps(ctx context.Context, r *controlv1.PsRequest) (*controlv1.PsReply, error) {
+	d := c.warden.report(ctx)
+	if r.GetTraces() {
+		c.warden.traces.Fill(&d)
+	}
+	data, err := json.Marshal(d)
 	if err != nil {
 		return nil, status.Errorf(codes.Internal, "encode report: %v", err)
 	}
 	return &controlv1.PsReply{ReportJson: data}, nil
 }
 
-// Call does what concerns the daemon, and hands the rest to the worker.
-func (c *controlServer) Call(ctx context.Context, r *controlv1.CallRequest) (*controlv1.CallReply, error) {
+// Command gives a command to images.
+func (c *controlServer) Command(ctx context.Context, r *controlv1.CommandRequest) (*controlv1.CommandReply, error) {
+	c.warden.log.Info().Stringer("command", r.GetVerb()).Stringer("target", r.GetTarget()).Str("words", r.GetWords()).Msg("control socket")
+	return c.warden.command(ctx, r), nil
+}
+
+// command gives a command to images, whichever workers run them. What it stops or starts
+// is kept for workers to come.
+func (d *warden) command(ctx context.Context, r *controlv1.CommandRequest) *controlv1.CommandReply {
+	c := commander{report: d.report, note: func(wish config.Halt) {
+		d.change(func(c *config.Config) { c.Halts = c.Halts.With(wish) })
+	}}
+	for _, w := range d.workers {
+		c.crew = append(c.crew, w)
+	}
+	return c.Do(ctx, r)
+}
+
+// RestartWorkers replaces workers, one after the other.
+func (c *controlServer) RestartWorkers(r *controlv1.RestartWorkersRequest, out controlv1.Control_RestartWorkersServer) error {
 	workers := c.warden.workers
-	if int(r.GetWorker()) >= len(workers) {
-		return nil, status.Errorf(codes.NotFound, "there is no worker %d (there are %d)", r.GetWorker(), len(workers))
-	}
-	w := workers[r.GetWorker()]
-	if r.GetCommand() == restartWorker {
-		w.Restart()
-		return &controlv1.CallReply{Text: fmt.Sprintf("worker %d restarts", r.GetWorker())}, nil
-	}
-	reply, err := c.warden.call(ctx, w, r)
-	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
-	}
-	return reply, nil
-}
-
-// call hands a command to a worker. What it stops or starts by that is kept for workers
-// to come.
-func (d *warden) call(ctx context.Context, w *process.Supervisor, r *controlv1.CallRequest) (*controlv1.CallReply, error) {
-	reply, err := w.Call(ctx, r)
-	if err != nil || reply.Code != 0 {
-		return reply, err
-	}
-	scope, verb, _ := strings.Cut(r.Command, " ")
-	if (scope == "image" || scope == "mirror") && imageCommands[verb].message != nil && len(reply.Json) > 0 {
-		var halt config.Halt
-		if err := json.Unmarshal(reply.Json, &halt); err != nil {
-			d.log.Warn().Err(err).Msg("a worker's answer cannot be decoded")
-			return reply, nil
+	indexes := r.GetIndexes()
+	if len(indexes) == 0 {
+		for i := range workers {
+			indexes = append(indexes, uint32(i))
 		}
-		d.change(func(c *config.Config) { c.Halts = c.Halts.With(halt) })
 	}
-	return reply, nil
+	for _, i := range indexes {
+		if int(i) >= len(workers) {
+			return status.Errorf(codes.NotFound, "there is no worker %d (there are %d)", i, len(workers))
+		}
+	}
+	for _, i := range indexes {
+		c.warden.log.Info().Uint32("worker", i).Msg("control socket: restart")
+		told := restartWorker(out.Context(), workers[i], time.Duration(r.GetTimeoutNanos()))
+		told.Index = i
+		if err := out.Send(told); err != nil || told.Code != 0 {
+			return err
+		}
+	}
+	return nil
 }
 
-// restartWorker is the command that replaces a worker process by a new one.
-const restartWorker = "worker restart"
+// restartable is a worker as RestartWorkers sees it: *process.Supervisor.
+type restartable interface {
+	Restart()
+	View() report.Worker
+}
+
+// restartWorker replaces one worker and waits until the new one is ready.
+func restartWorker(ctx context.Context, w restartable, timeout time.Duration) *controlv1.WorkerRestarted {
+	was, began := w.View(), time.Now()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	w.Restart()
+	for {
+		is := w.View()
+		switch {
+		case is.State == report.WorkerReady && is.PID != was.PID:
+			return &controlv1.WorkerRestarted{Text: fmt.Sprintf("worker %d: was %s, pid %d; ready after %s, pid %d", is.Index, was.State, was.PID,
+				time.Since(began).Round(10*time.Millisecond), is.PID)}
+		case is.State == report.WorkerStopped:
+			return &controlv1.WorkerRestarted{Code: int32(syscall.ESHUTDOWN), Text: fmt.Sprintf("worker %d: the daemon stops", is.Index)}
+		}
+		select {
+		case <-ctx.Done():
+			text := fmt.Sprintf("worker %d is not ready yet: it is %s", is.Index, is.State)
+			if is.LastCause != nil {
+				text += "; the last one ended: " + is.LastCause.String()
+			}
+			return &controlv1.WorkerRestarted{Code: int32(syscall.ETIMEDOUT), Text: text}
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
 
 // patience is how long a report waits for workers.
 const reportPatience = 2 * time.Second

@@ -19,6 +19,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbdwarden/rbdwarden/config"
+	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
+	"github.com/rbdwarden/rbdwarden/report"
 	"github.com/rbdwarden/rbdwarden/supervision"
 	"github.com/rbdwarden/rbdwarden/supervision/daemon"
 	"github.com/rbdwarden/rbdwarden/supervision/memory"
@@ -123,7 +125,8 @@ type warden struct {
 	pid     *daemon.PIDFile
 	started time.Time
 	workers []*process.Supervisor
-	groups  *memory.Root  // of the workers' memory; nil if there is none
+	groups  *memory.Root // of the workers' memory; nil if there is none
+	traces  *traces
 	stops   chan struct{} // closed when it was asked to stop
 	asked   time.Time     // when; valid once stops is closed
 }
@@ -162,7 +165,7 @@ func newWarden(argv0 string, cfg config.Config, warnings []string) (d *warden, e
 			warnings = append(warnings, "unable to create run directory: "+err.Error())
 		}
 	}
-	d = &warden{cfg: cfg, started: time.Now(), stops: make(chan struct{}), groups: groups}
+	d = &warden{cfg: cfg, started: time.Now(), stops: make(chan struct{}), groups: groups, traces: newTraces()}
 	var logErr error
 	d.log, d.out, logErr = openLog(cfg.Process, os.Stderr)
 	if logErr != nil {
@@ -209,6 +212,8 @@ func (d *warden) addWorkers(argv0 string, o config.Warden, limit int64, noGroups
 	}
 	for i := range o.WorkerCount() {
 		spec.Index, spec.Args = i, []string{argv0, "worker", strconv.Itoa(i)}
+		spec.Traced = func(pid int, t *controlv1.Traces) { d.traces.Add(i, pid, t) }
+		spec.Died = func(pid int, cause report.Cause) { d.traces.Died(i, pid, cause) }
 		d.workers = append(d.workers, process.New(spec, d.log))
 	}
 	return nil

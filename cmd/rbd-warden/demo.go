@@ -216,7 +216,7 @@ func (d *demo) watchReplay(ctx context.Context) error {
 // surviveKill kills the worker process as the kernel does when memory runs out, under load.
 func (d *demo) surviveKill(ctx context.Context) error {
 	d.screen.title("Killing the worker process, as the kernel does when memory runs out")
-	before, err := askReport(ctx, d.socket)
+	before, err := askReport(ctx, d.socket, false)
 	if err != nil {
 		return err
 	}

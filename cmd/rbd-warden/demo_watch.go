@@ -66,7 +66,7 @@ func settled(images []report.Image) bool {
 
 // images asks the daemon how its images are; none while it does not answer.
 func (d *demo) images(ctx context.Context) []report.Image {
-	said, err := askReport(ctx, d.socket)
+	said, err := askReport(ctx, d.socket, false)
 	if err != nil {
 		return nil
 	}

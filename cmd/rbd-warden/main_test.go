@@ -18,7 +18,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/rbdwarden/rbdwarden/actors/site"
 	"github.com/rbdwarden/rbdwarden/config"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
@@ -50,27 +49,29 @@ func pretend(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams
 		fmt.Sprint("halts ", cfg.Halts), fmt.Sprintf("osd %v mon %v connect %v", o.Warden.OSDTimeout, o.Warden.MonTimeout, o.Warden.ConnectTimeout),
 		fmt.Sprint("level ", cfg.Process.LogLevel),
 	}
+	images := newPretenders(cfg.Halts, report.Image{GlobalID: "g", Name: "vm-1", EntriesBehind: 7, LagSeconds: 1.5})
 	s.Serve(worker.Hooks{
 		Report: func(context.Context) ([]byte, error) {
-			return json.Marshal(report.Worker{Notes: notes, Pools: []report.Pool{{
-				Name: "rbd", Peer: report.Peer{UUID: "u", Site: "site-a", Reachable: true}, Health: report.HealthOK,
-				Images: []report.Image{{Pool: "rbd", GlobalID: "g", Name: "vm-1", State: "replaying", EntriesBehind: 7, LagSeconds: 1.5}},
-			}}})
+			w := report.Worker{Notes: notes}
+			if s.Index == 0 {
+				w.Pools = images.pools()
+			}
+			return json.Marshal(w)
 		},
 		Call: func(_ context.Context, r *controlv1.CallRequest) (string, []byte, error) {
-			if r.Target == "rbd/none" {
-				return "", nil, fmt.Errorf("no image %s: %w", r.Target, syscall.ENOENT)
-			}
-			if scope, verb, _ := strings.Cut(r.Command, " "); scope == "mirror" || verb == "stop" {
-				b, err := haltOf(site.Command{Pool: r.Target, Message: imageCommands[verb].message})
-				return "", b, err
-			}
 			if strings.HasPrefix(r.Command, libradosCommand) {
 				return "", nil, fmt.Errorf("no cluster: %w", syscall.ENOTSUP)
 			}
-			return r.Command + " of " + r.Target + " to " + r.Arguments["to"], nil, nil
+			return "", nil, nil
+		},
+		Command: func(ctx context.Context, r *controlv1.CommandRequest) *controlv1.CommandReply {
+			if s.Index != 0 {
+				return &controlv1.CommandReply{} // it runs nothing
+			}
+			return images.squad().Do(ctx, r)
 		},
 	})
+	s.Tell(&controlv1.Traces{Lines: []*controlv1.TraceLine{{Pool: "rbd", GlobalId: "g", Id: 1, StepJson: []byte(`{"message":"Start","from":"STOPPED","to":"REPLAYING"}`)}}})
 	log.Info().Msg("pretending")
 	s.Ready()
 	<-ctx.Done()
@@ -256,12 +257,20 @@ func TestBackground(t *testing.T) {
 		want string
 		code int
 	}{
-		{[]string{"image", "pause", "rbd/vm-1"}, "image pause of rbd/vm-1 to \n", 0},
-		{[]string{"image", "resume", "rbd/vm-1", "--worker", "1"}, "image resume of rbd/vm-1 to \n", 0},
-		{[]string{"image", "pause", "rbd/none"}, "no image rbd/none: no such file or directory", 1},
+		{[]string{"image", "pause", "rbd/vm-1"}, "image rbd/vm-1: was replaying, paused\n", 0},
+		{[]string{"image", "pause", "rbd/g"}, "image rbd/vm-1: is paused already\n", 0},
+		{[]string{"image", "resume", "rbd/vm-1"}, "image rbd/vm-1: was paused, replaying\n", 0},
+		{[]string{"image", "stop", "rbd/vm-1", "--json"}, `"text":"was replaying, stopped"`, 0},
+		{[]string{"image", "pause", "rbd/vm-1"}, "holds no lock that a pause could keep", 1},
+		{[]string{"pool", "start", "rbd"}, "image rbd/vm-1: was stopped, replaying\n", 0},
+		{[]string{"image", "pause", "rbd/none"}, "no image rbd/none is mirrored by this daemon, which knows of vm-1 there", 1},
+		{[]string{"pool", "stop", "other/ns"}, "pool other/ns is not mirrored by this daemon, which knows of rbd", 1},
 		{[]string{"image", "pause"}, "accepts 1 arg", 1},
-		{[]string{"image", "pause", "rbd/vm-1", "--worker", "5"}, "there is no worker 5", 1},
-		{[]string{"worker", "restart", "1"}, "worker 1 restarts\n", 0},
+		{[]string{"image", "pause", "rbd"}, "is not POOL[/NAMESPACE]/IMAGE", 1},
+		{[]string{"image", "trace", "rbd/vm-1"}, " STOPPED → REPLAYING\n", 0},
+		{[]string{"image", "trace", "rbd/none"}, "no image rbd/none", 1},
+		{[]string{"worker", "restart", "7"}, "there is no worker 7", 1},
+		{[]string{"worker", "restart", "1"}, "worker 1: was ready, pid", 0},
 	} {
 		if out, code := p.output("rbd-warden", c.args...); code != c.code || !strings.Contains(out, c.want) {
 			t.Errorf("%v: exit code %d, %q, want %d, %q", c.args, code, out, c.code, c.want)

@@ -56,8 +56,12 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 		syncs:     newSlots(shareOf(int(options.ConcurrentImageSyncs), options.Warden.WorkerCount(), s.Index)),
 		deletions: newSlots(shareOf(int(options.ConcurrentImageDeletions), options.Warden.WorkerCount(), s.Index)),
 		past:      messages.Past{Restarts: s.Restarts, LastCause: s.LastCause},
+		tracer:    newTracer(s.Tell),
 	}
 	fenced := make(chan error, 1)
+	tracing, traced := context.WithCancel(context.WithoutCancel(ctx))
+	defer traced()
+	go w.tracer.Run(tracing)
 
 	system := actor.NewActorSystem(actor.WithLoggerFactory(actorLogger(log)))
 	root := system.Root.Spawn(site.Props(w.site(s.Ready, func(err error) {
@@ -70,7 +74,7 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 		return w.report(ctx, system, root)
 	}, Call: func(ctx context.Context, r *controlv1.CallRequest) (string, []byte, error) {
 		return w.call(ctx, system, root, r)
-	}})
+	}, Command: w.squad(system, root).Do})
 
 	select {
 	case <-ctx.Done():

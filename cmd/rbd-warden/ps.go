@@ -47,7 +47,7 @@ func (ps psCommand) Run(ctx context.Context, out io.Writer) error {
 	daemons := []report.Daemon{}
 	var errs []error
 	for _, s := range sockets {
-		d, err := askReport(ctx, s)
+		d, err := askReport(ctx, s, ps.trace)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s, err))
 			continue
@@ -65,7 +65,7 @@ func (ps psCommand) Run(ctx context.Context, out io.Writer) error {
 	return errors.Join(errs...)
 }
 
-func askReport(ctx context.Context, socket string) (report.Daemon, error) {
+func askReport(ctx context.Context, socket string, traces bool) (report.Daemon, error) {
 	var d report.Daemon
 	ctx, cancel := context.WithTimeout(ctx, reportPatience+3*time.Second)
 	defer cancel()
@@ -74,7 +74,7 @@ func askReport(ctx context.Context, socket string) (report.Daemon, error) {
 		return d, err
 	}
 	defer closeConn()
-	reply, err := client.Ps(ctx, &controlv1.PsRequest{})
+	reply, err := client.Ps(ctx, &controlv1.PsRequest{Traces: traces})
 	if err != nil {
 		return d, plain(err)
 	}

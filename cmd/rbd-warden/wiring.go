@@ -41,6 +41,7 @@ type wiring struct {
 	socket  string // admin socket of that connection, "" if it has none
 	self    identity.Identity
 	past    messages.Past // what became of the workers before this one
+	tracer  *tracer
 	log     zerolog.Logger
 
 	syncs      *slots         // rbd_mirror_concurrent_image_syncs
@@ -305,6 +306,6 @@ func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, 
 		Retry: func(cause core.StopCause, failures int) (time.Duration, bool) {
 			return replayer.Retry(cause, failures, rand.Float64())
 		},
-		Log: log, CloseTimeout: closeTimeout, Halt: halt, Meter: &w.meter, Here: sites.here, There: sites.there, Past: past,
+		Log: log, CloseTimeout: closeTimeout, Trace: w.tracer.For(key), Halt: halt, Meter: &w.meter, Here: sites.here, There: sites.there, Past: past,
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rbdwarden/rbdwarden/config"
+	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/report"
 	"github.com/rbdwarden/rbdwarden/supervision/worker"
@@ -27,6 +28,8 @@ type seams struct {
 	// Serve installs what the daemon can ask of the worker, in particular the
 	// report and the commands of the command line.
 	Serve func(worker.Hooks)
+	// Tell tells the daemon what images did.
+	Tell func(*controlv1.Traces)
 	// Deadline is when a worker that was asked to stop is killed.
 	Deadline func() time.Time
 }
@@ -73,7 +76,7 @@ func runWorker(ctx context.Context) int {
 		cancel()
 	}()
 	err = work(ctx, cfg, log, seams{
-		Index: w.Index(), Restarts: w.Restarts(), LastCause: w.LastCause(), Ready: w.Ready, Serve: serve, Deadline: w.Deadline,
+		Index: w.Index(), Restarts: w.Restarts(), LastCause: w.LastCause(), Ready: w.Ready, Serve: serve, Tell: w.Tell, Deadline: w.Deadline,
 	})
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil

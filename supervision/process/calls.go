@@ -20,18 +20,18 @@ const ReportCommand = "report"
 type calls struct {
 	mu      *sync.Mutex
 	last    *uint64
-	waiting map[uint64]chan *controlv1.CallReply
+	waiting map[uint64]chan *controlv1.WorkerReply
 }
 
 func newCalls() calls {
-	return calls{mu: new(sync.Mutex), last: new(uint64), waiting: map[uint64]chan *controlv1.CallReply{}}
+	return calls{mu: new(sync.Mutex), last: new(uint64), waiting: map[uint64]chan *controlv1.WorkerReply{}}
 }
 
-func (c calls) add() (uint64, chan *controlv1.CallReply) {
+func (c calls) add() (uint64, chan *controlv1.WorkerReply) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	*c.last++
-	ch := make(chan *controlv1.CallReply, 1)
+	ch := make(chan *controlv1.WorkerReply, 1)
 	c.waiting[*c.last] = ch
 	return *c.last, ch
 }
@@ -42,7 +42,7 @@ func (c calls) drop(id uint64) {
 	delete(c.waiting, id)
 }
 
-func (c calls) answer(id uint64, r *controlv1.CallReply) {
+func (c calls) answer(id uint64, r *controlv1.WorkerReply) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if ch, ok := c.waiting[id]; ok {
@@ -55,32 +55,57 @@ func (c calls) failAll(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, ch := range c.waiting {
-		ch <- &controlv1.CallReply{Code: int32(syscall.ECONNRESET), Text: text}
+		ch <- &controlv1.WorkerReply{
+			Reply:   &controlv1.CallReply{Code: int32(syscall.ECONNRESET), Text: text},
+			Command: &controlv1.CommandReply{Code: int32(syscall.ECONNRESET), Text: text},
+		}
 		delete(c.waiting, id)
 	}
 }
 
-// Call hands a command to the worker and waits for its answer.
+// Call hands a call to the worker and waits for its answer.
 func (s *Supervisor) Call(ctx context.Context, r *controlv1.CallRequest) (*controlv1.CallReply, error) {
+	reply, err := s.ask(ctx, &controlv1.WorkerCall{Request: r})
+	if err != nil || reply.GetReply() != nil {
+		return reply.GetReply(), err
+	}
+	return &controlv1.CallReply{}, nil
+}
+
+// Command gives a command for images to the worker and waits for its answer. One that is
+// starting answers when it is so far.
+func (s *Supervisor) Command(ctx context.Context, r *controlv1.CommandRequest) (*controlv1.CommandReply, error) {
+	reply, err := s.ask(ctx, &controlv1.WorkerCall{Command: r})
+	if err != nil || reply.GetCommand() != nil {
+		return reply.GetCommand(), err
+	}
+	return &controlv1.CommandReply{}, nil
+}
+
+// ask sends something to the worker and waits for its answer.
+func (s *Supervisor) ask(ctx context.Context, call *controlv1.WorkerCall) (*controlv1.WorkerReply, error) {
 	id, ch := s.calls.add()
 	defer s.calls.drop(id)
-	sent := s.send(&controlv1.ToWorker{Message: &controlv1.ToWorker_Call{
-		Call: &controlv1.WorkerCall{Id: id, Request: r},
-	}})
+	call.Id = id
+	sent := s.send(&controlv1.ToWorker{Message: &controlv1.ToWorker_Call{Call: call}})
 	if !sent {
 		return nil, fmt.Errorf("%s does not run: %w", workerName(s.spec.Index), syscall.EHOSTDOWN)
 	}
 	select {
 	case reply := <-ch:
-		if reply == nil {
-			reply = &controlv1.CallReply{}
-		}
 		return reply, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%s did not answer: %w", workerName(s.spec.Index), ctx.Err())
 	case <-s.over:
 		return nil, fmt.Errorf("%s was stopped: %w", workerName(s.spec.Index), syscall.EHOSTDOWN)
 	}
+}
+
+// View is what supervision knows of the worker, without asking it.
+func (s *Supervisor) View() report.Worker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view
 }
 
 // Report is the worker's part of the supervision tree: what supervision knows, and

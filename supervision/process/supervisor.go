@@ -42,6 +42,11 @@ type Spec struct {
 	MemoryLimit int64
 	Groups      *memory.Root // where to make groups; nil: nowhere, for this reason:
 	NoGroups    string
+
+	// Traced takes what the worker tells of its images; Died is told of each end of a worker,
+	// after all that it told. Neither blocks; nil: nobody listens.
+	Traced func(pid int, t *controlv1.Traces)
+	Died   func(pid int, cause report.Cause)
 }
 
 // Supervisor supervises one worker. Make it with New and call Run once.
@@ -174,6 +179,9 @@ func (s *Supervisor) perform(f effect) event {
 		if !f.next.IsZero() {
 			ev = ev.Stringer("restart_in", time.Until(f.next).Round(time.Millisecond))
 		}
+		if s.spec.Died != nil {
+			s.spec.Died(s.View().PID, f.cause)
+		}
 		ev.Str("why", string(f.cause.Why)).Str("cause", f.cause.String()).Msg("worker ended")
 	}
 	return nil
@@ -239,7 +247,11 @@ func (s *Supervisor) listen(c *child) {
 		case *controlv1.FromWorker_Failed:
 			s.tell(evFailed{class: m.Failed.Class, text: m.Failed.Text})
 		case *controlv1.FromWorker_Reply:
-			s.calls.answer(m.Reply.Id, m.Reply.Reply)
+			s.calls.answer(m.Reply.Id, m.Reply)
+		case *controlv1.FromWorker_Traces:
+			if s.spec.Traced != nil {
+				s.spec.Traced(c.pid, m.Traces)
+			}
 		}
 	}
 }
@@ -250,7 +262,11 @@ func (s *Supervisor) current() *child {
 	return s.child
 }
 
-// send sends to the running worker, if there is one, without waiting.
+// send sends to the running worker, if there is one, without waiting. A worker that has
+// only just been started gets it behind its configuration.
+//
+// Invariant: what is sent after SetConfig returned reaches every worker that was started
+// with another configuration than that.
 func (s *Supervisor) send(m *controlv1.ToWorker) bool {
 	c := s.current()
 	if c == nil {

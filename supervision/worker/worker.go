@@ -52,6 +52,9 @@ type Hooks struct {
 	// Call does a command and answers for people and for programs. An error's
 	// syscall.Errno becomes the code.
 	Call func(ctx context.Context, r *controlv1.CallRequest) (text string, json []byte, err error)
+	// Command gives a command to images. One that comes before there is this hook waits for
+	// it: what the daemon told a worker counts.
+	Command func(ctx context.Context, r *controlv1.CommandRequest) *controlv1.CommandReply
 	// ReopenLog opens the log file again.
 	ReopenLog func()
 	// Alive says that the worker works, before each heartbeat. If it does not
@@ -209,10 +212,37 @@ func (w *Worker) beat(interval time.Duration) {
 
 // call does one command and answers it, whatever happens in it.
 func (w *Worker) call(c *controlv1.WorkerCall) {
-	reply := w.answer(c.GetRequest())
-	w.send(&controlv1.FromWorker{Message: &controlv1.FromWorker_Reply{
-		Reply: &controlv1.WorkerReply{Id: c.GetId(), Reply: reply},
-	}})
+	reply := &controlv1.WorkerReply{Id: c.GetId()}
+	if c.GetCommand() != nil {
+		reply.Command = w.command(c.GetCommand())
+	} else {
+		reply.Reply = w.answer(c.GetRequest())
+	}
+	w.send(&controlv1.FromWorker{Message: &controlv1.FromWorker_Reply{Reply: reply}})
+}
+
+// Tell tells the daemon what images did.
+func (w *Worker) Tell(t *controlv1.Traces) {
+	w.send(&controlv1.FromWorker{Message: &controlv1.FromWorker_Traces{Traces: t}})
+}
+
+// command does one command to images, when the worker is so far.
+func (w *Worker) command(r *controlv1.CommandRequest) (reply *controlv1.CommandReply) {
+	defer func() {
+		if p := recover(); p != nil {
+			reply = &controlv1.CommandReply{Code: int32(syscall.EFAULT), Text: fmt.Sprint("panic: ", p)}
+		}
+	}()
+	for {
+		if do := w.hooks.Load().Command; do != nil {
+			return do(w.ctx, r)
+		}
+		select {
+		case <-w.stopping:
+			return &controlv1.CommandReply{Code: int32(syscall.ESHUTDOWN), Text: "the worker stops"}
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 func (w *Worker) answer(r *controlv1.CallRequest) (reply *controlv1.CallReply) {

@@ -28,6 +28,537 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Verb is what images are to do. Each may be given again and again.
+type Verb int32
+
+const (
+	Verb_VERB_UNSPECIFIED Verb = 0
+	Verb_VERB_START       Verb = 1 // mirror; ends a stop or a pause by command
+	Verb_VERB_STOP        Verb = 2 // let go, until it is started
+	Verb_VERB_RESTART     Verb = 3 // let go and begin anew, from the checkpoint
+	Verb_VERB_PAUSE       Verb = 4 // replay nothing, but keep lock and position, until it is resumed
+	Verb_VERB_RESUME      Verb = 5 // the same as start
+	Verb_VERB_FLUSH       Verb = 6 // commit what was read
+)
+
+// Enum value maps for Verb.
+var (
+	Verb_name = map[int32]string{
+		0: "VERB_UNSPECIFIED",
+		1: "VERB_START",
+		2: "VERB_STOP",
+		3: "VERB_RESTART",
+		4: "VERB_PAUSE",
+		5: "VERB_RESUME",
+		6: "VERB_FLUSH",
+	}
+	Verb_value = map[string]int32{
+		"VERB_UNSPECIFIED": 0,
+		"VERB_START":       1,
+		"VERB_STOP":        2,
+		"VERB_RESTART":     3,
+		"VERB_PAUSE":       4,
+		"VERB_RESUME":      5,
+		"VERB_FLUSH":       6,
+	}
+)
+
+func (x Verb) Enum() *Verb {
+	p := new(Verb)
+	*p = x
+	return p
+}
+
+func (x Verb) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Verb) Descriptor() protoreflect.EnumDescriptor {
+	return file_control_v1_control_proto_enumTypes[0].Descriptor()
+}
+
+func (Verb) Type() protoreflect.EnumType {
+	return &file_control_v1_control_proto_enumTypes[0]
+}
+
+func (x Verb) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Verb.Descriptor instead.
+func (Verb) EnumDescriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{0}
+}
+
+type TraceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"` // an image
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRequest) Reset() {
+	*x = TraceRequest{}
+	mi := &file_control_v1_control_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRequest) ProtoMessage() {}
+
+func (x *TraceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
+func (*TraceRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *TraceRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+type TraceReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ImageJson     []byte                 `protobuf:"bytes,1,opt,name=image_json,json=imageJson,proto3" json:"image_json,omitempty"` // a report.Image with its trace
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceReply) Reset() {
+	*x = TraceReply{}
+	mi := &file_control_v1_control_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceReply) ProtoMessage() {}
+
+func (x *TraceReply) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceReply.ProtoReflect.Descriptor instead.
+func (*TraceReply) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TraceReply) GetImageJson() []byte {
+	if x != nil {
+		return x.ImageJson
+	}
+	return nil
+}
+
+// Target is what a command is for: an image; without one all of a namespace; without a
+// namespace then all of a pool; without a pool all.
+type Target struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pool          string                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Image         string                 `protobuf:"bytes,3,opt,name=image,proto3" json:"image,omitempty"` // name or global id; from the daemon to a worker: global id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Target) Reset() {
+	*x = Target{}
+	mi := &file_control_v1_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Target) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Target) ProtoMessage() {}
+
+func (x *Target) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Target.ProtoReflect.Descriptor instead.
+func (*Target) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Target) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *Target) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Target) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+type CommandRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Verb          Verb                   `protobuf:"varint,1,opt,name=verb,proto3,enum=rbdwarden.control.v1.Verb" json:"verb,omitempty"`
+	Target        *Target                `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	Words         string                 `protobuf:"bytes,3,opt,name=words,proto3" json:"words,omitempty"`                                    // for the status of what is stopped or paused: by whom
+	TimeoutNanos  int64                  `protobuf:"varint,4,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"` // how long to wait for the effect; 0: not at all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommandRequest) Reset() {
+	*x = CommandRequest{}
+	mi := &file_control_v1_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommandRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommandRequest) ProtoMessage() {}
+
+func (x *CommandRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommandRequest.ProtoReflect.Descriptor instead.
+func (*CommandRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CommandRequest) GetVerb() Verb {
+	if x != nil {
+		return x.Verb
+	}
+	return Verb_VERB_UNSPECIFIED
+}
+
+func (x *CommandRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *CommandRequest) GetWords() string {
+	if x != nil {
+		return x.Words
+	}
+	return ""
+}
+
+func (x *CommandRequest) GetTimeoutNanos() int64 {
+	if x != nil {
+		return x.TimeoutNanos
+	}
+	return 0
+}
+
+// CommandReply is what became of a command.
+type CommandReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`        // 0, or a positive errno: it was refused, and did nothing
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`         // why
+	Outcomes      []*Outcome             `protobuf:"bytes,3,rep,name=outcomes,proto3" json:"outcomes,omitempty"` // one for each image that it was for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommandReply) Reset() {
+	*x = CommandReply{}
+	mi := &file_control_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommandReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommandReply) ProtoMessage() {}
+
+func (x *CommandReply) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommandReply.ProtoReflect.Descriptor instead.
+func (*CommandReply) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CommandReply) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *CommandReply) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *CommandReply) GetOutcomes() []*Outcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+// Outcome is what became of a command for one image.
+type Outcome struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"` // POOL[/NAMESPACE]/IMAGE
+	GlobalId      string                 `protobuf:"bytes,2,opt,name=global_id,json=globalId,proto3" json:"global_id,omitempty"`
+	Worker        uint32                 `protobuf:"varint,3,opt,name=worker,proto3" json:"worker,omitempty"` // that runs it, unless nobody does
+	Code          int32                  `protobuf:"varint,4,opt,name=code,proto3" json:"code,omitempty"`     // 0: the command has had its effect. EAGAIN: not yet
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`      // as in "was replaying, stopped"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outcome) Reset() {
+	*x = Outcome{}
+	mi := &file_control_v1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outcome) ProtoMessage() {}
+
+func (x *Outcome) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
+func (*Outcome) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Outcome) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Outcome) GetGlobalId() string {
+	if x != nil {
+		return x.GlobalId
+	}
+	return ""
+}
+
+func (x *Outcome) GetWorker() uint32 {
+	if x != nil {
+		return x.Worker
+	}
+	return 0
+}
+
+func (x *Outcome) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *Outcome) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type RestartWorkersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Indexes       []uint32               `protobuf:"varint,1,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`                        // none: all
+	TimeoutNanos  int64                  `protobuf:"varint,2,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"` // for each
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartWorkersRequest) Reset() {
+	*x = RestartWorkersRequest{}
+	mi := &file_control_v1_control_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartWorkersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartWorkersRequest) ProtoMessage() {}
+
+func (x *RestartWorkersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartWorkersRequest.ProtoReflect.Descriptor instead.
+func (*RestartWorkersRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RestartWorkersRequest) GetIndexes() []uint32 {
+	if x != nil {
+		return x.Indexes
+	}
+	return nil
+}
+
+func (x *RestartWorkersRequest) GetTimeoutNanos() int64 {
+	if x != nil {
+		return x.TimeoutNanos
+	}
+	return 0
+}
+
+// WorkerRestarted tells of one worker.
+type WorkerRestarted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Code          int32                  `protobuf:"varint,2,opt,name=code,proto3" json:"code,omitempty"` // 0: the new one is ready
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkerRestarted) Reset() {
+	*x = WorkerRestarted{}
+	mi := &file_control_v1_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkerRestarted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkerRestarted) ProtoMessage() {}
+
+func (x *WorkerRestarted) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkerRestarted.ProtoReflect.Descriptor instead.
+func (*WorkerRestarted) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *WorkerRestarted) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *WorkerRestarted) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *WorkerRestarted) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -36,7 +567,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[0]
+	mi := &file_control_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -48,7 +579,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[0]
+	mi := &file_control_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -61,7 +592,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{0}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 type VersionReply struct {
@@ -76,7 +607,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_control_v1_control_proto_msgTypes[1]
+	mi := &file_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -88,7 +619,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[1]
+	mi := &file_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -101,7 +632,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{1}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -134,13 +665,14 @@ func (x *VersionReply) GetPid() int64 {
 
 type PsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Traces        bool                   `protobuf:"varint,1,opt,name=traces,proto3" json:"traces,omitempty"` // with the images' last steps
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PsRequest) Reset() {
 	*x = PsRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[2]
+	mi := &file_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -152,7 +684,7 @@ func (x *PsRequest) String() string {
 func (*PsRequest) ProtoMessage() {}
 
 func (x *PsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[2]
+	mi := &file_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -165,7 +697,14 @@ func (x *PsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PsRequest.ProtoReflect.Descriptor instead.
 func (*PsRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PsRequest) GetTraces() bool {
+	if x != nil {
+		return x.Traces
+	}
+	return false
 }
 
 type PsReply struct {
@@ -177,7 +716,7 @@ type PsReply struct {
 
 func (x *PsReply) Reset() {
 	*x = PsReply{}
-	mi := &file_control_v1_control_proto_msgTypes[3]
+	mi := &file_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -189,7 +728,7 @@ func (x *PsReply) String() string {
 func (*PsReply) ProtoMessage() {}
 
 func (x *PsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[3]
+	mi := &file_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -202,7 +741,7 @@ func (x *PsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PsReply.ProtoReflect.Descriptor instead.
 func (*PsReply) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PsReply) GetReportJson() []byte {
@@ -212,11 +751,10 @@ func (x *PsReply) GetReportJson() []byte {
 	return nil
 }
 
-// CallRequest is a command for a worker, for example "image pause". Commands
-// that the daemon itself understands ("worker restart") never reach the worker.
+// CallRequest is a command for a worker that is none for images, as in "config set". It
+// travels between the daemon and its workers only.
 type CallRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Worker        uint32                 `protobuf:"varint,1,opt,name=worker,proto3" json:"worker,omitempty"`                                                                                // index of the worker
 	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`                                                                               // words separated by one space
 	Target        string                 `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`                                                                                 // POOL[/NAMESPACE[/IMAGE]], "" if it has none
 	Arguments     map[string]string      `protobuf:"bytes,4,rep,name=arguments,proto3" json:"arguments,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // named arguments
@@ -226,7 +764,7 @@ type CallRequest struct {
 
 func (x *CallRequest) Reset() {
 	*x = CallRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[4]
+	mi := &file_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +776,7 @@ func (x *CallRequest) String() string {
 func (*CallRequest) ProtoMessage() {}
 
 func (x *CallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[4]
+	mi := &file_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,14 +789,7 @@ func (x *CallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRequest.ProtoReflect.Descriptor instead.
 func (*CallRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *CallRequest) GetWorker() uint32 {
-	if x != nil {
-		return x.Worker
-	}
-	return 0
+	return file_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CallRequest) GetCommand() string {
@@ -293,7 +824,7 @@ type CallReply struct {
 
 func (x *CallReply) Reset() {
 	*x = CallReply{}
-	mi := &file_control_v1_control_proto_msgTypes[5]
+	mi := &file_control_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +836,7 @@ func (x *CallReply) String() string {
 func (*CallReply) ProtoMessage() {}
 
 func (x *CallReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[5]
+	mi := &file_control_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +849,7 @@ func (x *CallReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallReply.ProtoReflect.Descriptor instead.
 func (*CallReply) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CallReply) GetCode() int32 {
@@ -358,7 +889,7 @@ type ToWorker struct {
 
 func (x *ToWorker) Reset() {
 	*x = ToWorker{}
-	mi := &file_control_v1_control_proto_msgTypes[6]
+	mi := &file_control_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +901,7 @@ func (x *ToWorker) String() string {
 func (*ToWorker) ProtoMessage() {}
 
 func (x *ToWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[6]
+	mi := &file_control_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +914,7 @@ func (x *ToWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToWorker.ProtoReflect.Descriptor instead.
 func (*ToWorker) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ToWorker) GetMessage() isToWorker_Message {
@@ -472,7 +1003,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_control_v1_control_proto_msgTypes[7]
+	mi := &file_control_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -484,7 +1015,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[7]
+	mi := &file_control_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -497,7 +1028,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Start) GetConfigJson() []byte {
@@ -545,7 +1076,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_control_v1_control_proto_msgTypes[8]
+	mi := &file_control_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +1088,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[8]
+	mi := &file_control_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +1101,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Stop) GetDeadlineNanos() int64 {
@@ -589,7 +1120,7 @@ type ReopenLog struct {
 
 func (x *ReopenLog) Reset() {
 	*x = ReopenLog{}
-	mi := &file_control_v1_control_proto_msgTypes[9]
+	mi := &file_control_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -601,7 +1132,7 @@ func (x *ReopenLog) String() string {
 func (*ReopenLog) ProtoMessage() {}
 
 func (x *ReopenLog) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[9]
+	mi := &file_control_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -614,7 +1145,7 @@ func (x *ReopenLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenLog.ProtoReflect.Descriptor instead.
 func (*ReopenLog) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 // WorkerCall hands a command to the worker. The command "report" asks for the
@@ -623,13 +1154,14 @@ type WorkerCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Request       *CallRequest           `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	Command       *CommandRequest        `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"` // instead of a request
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkerCall) Reset() {
 	*x = WorkerCall{}
-	mi := &file_control_v1_control_proto_msgTypes[10]
+	mi := &file_control_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +1173,7 @@ func (x *WorkerCall) String() string {
 func (*WorkerCall) ProtoMessage() {}
 
 func (x *WorkerCall) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[10]
+	mi := &file_control_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +1186,7 @@ func (x *WorkerCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerCall.ProtoReflect.Descriptor instead.
 func (*WorkerCall) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WorkerCall) GetId() uint64 {
@@ -671,6 +1203,13 @@ func (x *WorkerCall) GetRequest() *CallRequest {
 	return nil
 }
 
+func (x *WorkerCall) GetCommand() *CommandRequest {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
 // FromWorker is a message from a worker to the daemon.
 type FromWorker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -680,6 +1219,7 @@ type FromWorker struct {
 	//	*FromWorker_Ready
 	//	*FromWorker_Failed
 	//	*FromWorker_Reply
+	//	*FromWorker_Traces
 	Message       isFromWorker_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -687,7 +1227,7 @@ type FromWorker struct {
 
 func (x *FromWorker) Reset() {
 	*x = FromWorker{}
-	mi := &file_control_v1_control_proto_msgTypes[11]
+	mi := &file_control_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +1239,7 @@ func (x *FromWorker) String() string {
 func (*FromWorker) ProtoMessage() {}
 
 func (x *FromWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[11]
+	mi := &file_control_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +1252,7 @@ func (x *FromWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromWorker.ProtoReflect.Descriptor instead.
 func (*FromWorker) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FromWorker) GetMessage() isFromWorker_Message {
@@ -758,6 +1298,15 @@ func (x *FromWorker) GetReply() *WorkerReply {
 	return nil
 }
 
+func (x *FromWorker) GetTraces() *Traces {
+	if x != nil {
+		if x, ok := x.Message.(*FromWorker_Traces); ok {
+			return x.Traces
+		}
+	}
+	return nil
+}
+
 type isFromWorker_Message interface {
 	isFromWorker_Message()
 }
@@ -778,6 +1327,10 @@ type FromWorker_Reply struct {
 	Reply *WorkerReply `protobuf:"bytes,4,opt,name=reply,proto3,oneof"`
 }
 
+type FromWorker_Traces struct {
+	Traces *Traces `protobuf:"bytes,5,opt,name=traces,proto3,oneof"`
+}
+
 func (*FromWorker_Heartbeat) isFromWorker_Message() {}
 
 func (*FromWorker_Ready) isFromWorker_Message() {}
@@ -785,6 +1338,140 @@ func (*FromWorker_Ready) isFromWorker_Message() {}
 func (*FromWorker_Failed) isFromWorker_Message() {}
 
 func (*FromWorker_Reply) isFromWorker_Message() {}
+
+func (*FromWorker_Traces) isFromWorker_Message() {}
+
+// Traces are new steps of images, told within a fraction of a second, so that the daemon
+// knows them when the worker dies.
+type Traces struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lines         []*TraceLine           `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	Lost          uint64                 `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"` // lines that were not told because there were too many, since the worker's start
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Traces) Reset() {
+	*x = Traces{}
+	mi := &file_control_v1_control_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Traces) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Traces) ProtoMessage() {}
+
+func (x *Traces) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Traces.ProtoReflect.Descriptor instead.
+func (*Traces) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Traces) GetLines() []*TraceLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *Traces) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+// TraceLine is a message to an image's machine, or several of one kind that changed
+// nothing.
+type TraceLine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pool          string                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	GlobalId      string                 `protobuf:"bytes,3,opt,name=global_id,json=globalId,proto3" json:"global_id,omitempty"`
+	Id            uint64                 `protobuf:"varint,4,opt,name=id,proto3" json:"id,omitempty"`                            // in this worker; a line told again replaces what was told before
+	StepJson      []byte                 `protobuf:"bytes,5,opt,name=step_json,json=stepJson,proto3" json:"step_json,omitempty"` // a report.Step
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceLine) Reset() {
+	*x = TraceLine{}
+	mi := &file_control_v1_control_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceLine) ProtoMessage() {}
+
+func (x *TraceLine) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceLine.ProtoReflect.Descriptor instead.
+func (*TraceLine) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *TraceLine) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *TraceLine) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *TraceLine) GetGlobalId() string {
+	if x != nil {
+		return x.GlobalId
+	}
+	return ""
+}
+
+func (x *TraceLine) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *TraceLine) GetStepJson() []byte {
+	if x != nil {
+		return x.StepJson
+	}
+	return nil
+}
 
 // Heartbeat says that the worker is alive. A worker that is silent for too long
 // is killed and replaced.
@@ -796,7 +1483,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_control_v1_control_proto_msgTypes[12]
+	mi := &file_control_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +1495,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[12]
+	mi := &file_control_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1508,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 // Ready says that the worker is connected to its cluster and does its work.
@@ -833,7 +1520,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_control_v1_control_proto_msgTypes[13]
+	mi := &file_control_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +1532,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[13]
+	mi := &file_control_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +1545,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 // Failed says why the worker is about to exit with another code than 0.
@@ -872,7 +1559,7 @@ type Failed struct {
 
 func (x *Failed) Reset() {
 	*x = Failed{}
-	mi := &file_control_v1_control_proto_msgTypes[14]
+	mi := &file_control_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +1571,7 @@ func (x *Failed) String() string {
 func (*Failed) ProtoMessage() {}
 
 func (x *Failed) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[14]
+	mi := &file_control_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +1584,7 @@ func (x *Failed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failed.ProtoReflect.Descriptor instead.
 func (*Failed) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Failed) GetClass() string {
@@ -918,13 +1605,14 @@ type WorkerReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // of the WorkerCall
 	Reply         *CallReply             `protobuf:"bytes,2,opt,name=reply,proto3" json:"reply,omitempty"`
+	Command       *CommandReply          `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"` // the answer to a command
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkerReply) Reset() {
 	*x = WorkerReply{}
-	mi := &file_control_v1_control_proto_msgTypes[15]
+	mi := &file_control_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1624,7 @@ func (x *WorkerReply) String() string {
 func (*WorkerReply) ProtoMessage() {}
 
 func (x *WorkerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[15]
+	mi := &file_control_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1637,7 @@ func (x *WorkerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerReply.ProtoReflect.Descriptor instead.
 func (*WorkerReply) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WorkerReply) GetId() uint64 {
@@ -966,29 +1654,68 @@ func (x *WorkerReply) GetReply() *CallReply {
 	return nil
 }
 
+func (x *WorkerReply) GetCommand() *CommandReply {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
 var File_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_control_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x18control/v1/control.proto\x12\x14rbdwarden.control.v1\"\x10\n" +
+	"\x18control/v1/control.proto\x12\x14rbdwarden.control.v1\"D\n" +
+	"\fTraceRequest\x124\n" +
+	"\x06target\x18\x01 \x01(\v2\x1c.rbdwarden.control.v1.TargetR\x06target\"+\n" +
+	"\n" +
+	"TraceReply\x12\x1d\n" +
+	"\n" +
+	"image_json\x18\x01 \x01(\fR\timageJson\"P\n" +
+	"\x06Target\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x14\n" +
+	"\x05image\x18\x03 \x01(\tR\x05image\"\xb1\x01\n" +
+	"\x0eCommandRequest\x12.\n" +
+	"\x04verb\x18\x01 \x01(\x0e2\x1a.rbdwarden.control.v1.VerbR\x04verb\x124\n" +
+	"\x06target\x18\x02 \x01(\v2\x1c.rbdwarden.control.v1.TargetR\x06target\x12\x14\n" +
+	"\x05words\x18\x03 \x01(\tR\x05words\x12#\n" +
+	"\rtimeout_nanos\x18\x04 \x01(\x03R\ftimeoutNanos\"q\n" +
+	"\fCommandReply\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x129\n" +
+	"\boutcomes\x18\x03 \x03(\v2\x1d.rbdwarden.control.v1.OutcomeR\boutcomes\"|\n" +
+	"\aOutcome\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1b\n" +
+	"\tglobal_id\x18\x02 \x01(\tR\bglobalId\x12\x16\n" +
+	"\x06worker\x18\x03 \x01(\rR\x06worker\x12\x12\n" +
+	"\x04code\x18\x04 \x01(\x05R\x04code\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"V\n" +
+	"\x15RestartWorkersRequest\x12\x18\n" +
+	"\aindexes\x18\x01 \x03(\rR\aindexes\x12#\n" +
+	"\rtimeout_nanos\x18\x02 \x01(\x03R\ftimeoutNanos\"O\n" +
+	"\x0fWorkerRestarted\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\x05R\x04code\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\x10\n" +
 	"\x0eVersionRequest\"b\n" +
 	"\fVersionReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x0e\n" +
 	"\x02go\x18\x03 \x01(\tR\x02go\x12\x10\n" +
-	"\x03pid\x18\x04 \x01(\x03R\x03pid\"\v\n" +
-	"\tPsRequest\"*\n" +
+	"\x03pid\x18\x04 \x01(\x03R\x03pid\"#\n" +
+	"\tPsRequest\x12\x16\n" +
+	"\x06traces\x18\x01 \x01(\bR\x06traces\"*\n" +
 	"\aPsReply\x12\x1f\n" +
 	"\vreport_json\x18\x01 \x01(\fR\n" +
-	"reportJson\"\xe5\x01\n" +
-	"\vCallRequest\x12\x16\n" +
-	"\x06worker\x18\x01 \x01(\rR\x06worker\x12\x18\n" +
+	"reportJson\"\xd3\x01\n" +
+	"\vCallRequest\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\tR\acommand\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\tR\x06target\x12N\n" +
 	"\targuments\x18\x04 \x03(\v20.rbdwarden.control.v1.CallRequest.ArgumentsEntryR\targuments\x1a<\n" +
 	"\x0eArgumentsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"G\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x01\x10\x02\"G\n" +
 	"\tCallReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
@@ -1009,30 +1736,55 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\x0flast_cause_json\x18\x05 \x01(\fR\rlastCauseJson\"-\n" +
 	"\x04Stop\x12%\n" +
 	"\x0edeadline_nanos\x18\x01 \x01(\x03R\rdeadlineNanos\"\v\n" +
-	"\tReopenLog\"Y\n" +
+	"\tReopenLog\"\x99\x01\n" +
 	"\n" +
 	"WorkerCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12;\n" +
-	"\arequest\x18\x02 \x01(\v2!.rbdwarden.control.v1.CallRequestR\arequest\"\x80\x02\n" +
+	"\arequest\x18\x02 \x01(\v2!.rbdwarden.control.v1.CallRequestR\arequest\x12>\n" +
+	"\acommand\x18\x03 \x01(\v2$.rbdwarden.control.v1.CommandRequestR\acommand\"\xb8\x02\n" +
 	"\n" +
 	"FromWorker\x12?\n" +
 	"\theartbeat\x18\x01 \x01(\v2\x1f.rbdwarden.control.v1.HeartbeatH\x00R\theartbeat\x123\n" +
 	"\x05ready\x18\x02 \x01(\v2\x1b.rbdwarden.control.v1.ReadyH\x00R\x05ready\x126\n" +
 	"\x06failed\x18\x03 \x01(\v2\x1c.rbdwarden.control.v1.FailedH\x00R\x06failed\x129\n" +
-	"\x05reply\x18\x04 \x01(\v2!.rbdwarden.control.v1.WorkerReplyH\x00R\x05replyB\t\n" +
-	"\amessage\"\v\n" +
+	"\x05reply\x18\x04 \x01(\v2!.rbdwarden.control.v1.WorkerReplyH\x00R\x05reply\x126\n" +
+	"\x06traces\x18\x05 \x01(\v2\x1c.rbdwarden.control.v1.TracesH\x00R\x06tracesB\t\n" +
+	"\amessage\"S\n" +
+	"\x06Traces\x125\n" +
+	"\x05lines\x18\x01 \x03(\v2\x1f.rbdwarden.control.v1.TraceLineR\x05lines\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\x87\x01\n" +
+	"\tTraceLine\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x1b\n" +
+	"\tglobal_id\x18\x03 \x01(\tR\bglobalId\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\x04R\x02id\x12\x1b\n" +
+	"\tstep_json\x18\x05 \x01(\fR\bstepJson\"\v\n" +
 	"\tHeartbeat\"\a\n" +
 	"\x05Ready\"2\n" +
 	"\x06Failed\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"T\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x92\x01\n" +
 	"\vWorkerReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
-	"\x05reply\x18\x02 \x01(\v2\x1f.rbdwarden.control.v1.CallReplyR\x05reply2\xf0\x01\n" +
+	"\x05reply\x18\x02 \x01(\v2\x1f.rbdwarden.control.v1.CallReplyR\x05reply\x12<\n" +
+	"\acommand\x18\x03 \x01(\v2\".rbdwarden.control.v1.CommandReplyR\acommand*~\n" +
+	"\x04Verb\x12\x14\n" +
+	"\x10VERB_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"VERB_START\x10\x01\x12\r\n" +
+	"\tVERB_STOP\x10\x02\x12\x10\n" +
+	"\fVERB_RESTART\x10\x03\x12\x0e\n" +
+	"\n" +
+	"VERB_PAUSE\x10\x04\x12\x0f\n" +
+	"\vVERB_RESUME\x10\x05\x12\x0e\n" +
+	"\n" +
+	"VERB_FLUSH\x10\x062\xb0\x03\n" +
 	"\aControl\x12S\n" +
 	"\aVersion\x12$.rbdwarden.control.v1.VersionRequest\x1a\".rbdwarden.control.v1.VersionReply\x12D\n" +
-	"\x02Ps\x12\x1f.rbdwarden.control.v1.PsRequest\x1a\x1d.rbdwarden.control.v1.PsReply\x12J\n" +
-	"\x04Call\x12!.rbdwarden.control.v1.CallRequest\x1a\x1f.rbdwarden.control.v1.CallReplyB;Z9github.com/rbdwarden/rbdwarden/proto/control/v1;controlv1b\x06proto3"
+	"\x02Ps\x12\x1f.rbdwarden.control.v1.PsRequest\x1a\x1d.rbdwarden.control.v1.PsReply\x12S\n" +
+	"\aCommand\x12$.rbdwarden.control.v1.CommandRequest\x1a\".rbdwarden.control.v1.CommandReply\x12f\n" +
+	"\x0eRestartWorkers\x12+.rbdwarden.control.v1.RestartWorkersRequest\x1a%.rbdwarden.control.v1.WorkerRestarted0\x01\x12M\n" +
+	"\x05Trace\x12\".rbdwarden.control.v1.TraceRequest\x1a .rbdwarden.control.v1.TraceReplyB;Z9github.com/rbdwarden/rbdwarden/proto/control/v1;controlv1b\x06proto3"
 
 var (
 	file_control_v1_control_proto_rawDescOnce sync.Once
@@ -1046,49 +1798,73 @@ func file_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_control_v1_control_proto_rawDescData
 }
 
-var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_control_v1_control_proto_goTypes = []any{
-	(*VersionRequest)(nil), // 0: rbdwarden.control.v1.VersionRequest
-	(*VersionReply)(nil),   // 1: rbdwarden.control.v1.VersionReply
-	(*PsRequest)(nil),      // 2: rbdwarden.control.v1.PsRequest
-	(*PsReply)(nil),        // 3: rbdwarden.control.v1.PsReply
-	(*CallRequest)(nil),    // 4: rbdwarden.control.v1.CallRequest
-	(*CallReply)(nil),      // 5: rbdwarden.control.v1.CallReply
-	(*ToWorker)(nil),       // 6: rbdwarden.control.v1.ToWorker
-	(*Start)(nil),          // 7: rbdwarden.control.v1.Start
-	(*Stop)(nil),           // 8: rbdwarden.control.v1.Stop
-	(*ReopenLog)(nil),      // 9: rbdwarden.control.v1.ReopenLog
-	(*WorkerCall)(nil),     // 10: rbdwarden.control.v1.WorkerCall
-	(*FromWorker)(nil),     // 11: rbdwarden.control.v1.FromWorker
-	(*Heartbeat)(nil),      // 12: rbdwarden.control.v1.Heartbeat
-	(*Ready)(nil),          // 13: rbdwarden.control.v1.Ready
-	(*Failed)(nil),         // 14: rbdwarden.control.v1.Failed
-	(*WorkerReply)(nil),    // 15: rbdwarden.control.v1.WorkerReply
-	nil,                    // 16: rbdwarden.control.v1.CallRequest.ArgumentsEntry
+	(Verb)(0),                     // 0: rbdwarden.control.v1.Verb
+	(*TraceRequest)(nil),          // 1: rbdwarden.control.v1.TraceRequest
+	(*TraceReply)(nil),            // 2: rbdwarden.control.v1.TraceReply
+	(*Target)(nil),                // 3: rbdwarden.control.v1.Target
+	(*CommandRequest)(nil),        // 4: rbdwarden.control.v1.CommandRequest
+	(*CommandReply)(nil),          // 5: rbdwarden.control.v1.CommandReply
+	(*Outcome)(nil),               // 6: rbdwarden.control.v1.Outcome
+	(*RestartWorkersRequest)(nil), // 7: rbdwarden.control.v1.RestartWorkersRequest
+	(*WorkerRestarted)(nil),       // 8: rbdwarden.control.v1.WorkerRestarted
+	(*VersionRequest)(nil),        // 9: rbdwarden.control.v1.VersionRequest
+	(*VersionReply)(nil),          // 10: rbdwarden.control.v1.VersionReply
+	(*PsRequest)(nil),             // 11: rbdwarden.control.v1.PsRequest
+	(*PsReply)(nil),               // 12: rbdwarden.control.v1.PsReply
+	(*CallRequest)(nil),           // 13: rbdwarden.control.v1.CallRequest
+	(*CallReply)(nil),             // 14: rbdwarden.control.v1.CallReply
+	(*ToWorker)(nil),              // 15: rbdwarden.control.v1.ToWorker
+	(*Start)(nil),                 // 16: rbdwarden.control.v1.Start
+	(*Stop)(nil),                  // 17: rbdwarden.control.v1.Stop
+	(*ReopenLog)(nil),             // 18: rbdwarden.control.v1.ReopenLog
+	(*WorkerCall)(nil),            // 19: rbdwarden.control.v1.WorkerCall
+	(*FromWorker)(nil),            // 20: rbdwarden.control.v1.FromWorker
+	(*Traces)(nil),                // 21: rbdwarden.control.v1.Traces
+	(*TraceLine)(nil),             // 22: rbdwarden.control.v1.TraceLine
+	(*Heartbeat)(nil),             // 23: rbdwarden.control.v1.Heartbeat
+	(*Ready)(nil),                 // 24: rbdwarden.control.v1.Ready
+	(*Failed)(nil),                // 25: rbdwarden.control.v1.Failed
+	(*WorkerReply)(nil),           // 26: rbdwarden.control.v1.WorkerReply
+	nil,                           // 27: rbdwarden.control.v1.CallRequest.ArgumentsEntry
 }
 var file_control_v1_control_proto_depIdxs = []int32{
-	16, // 0: rbdwarden.control.v1.CallRequest.arguments:type_name -> rbdwarden.control.v1.CallRequest.ArgumentsEntry
-	7,  // 1: rbdwarden.control.v1.ToWorker.start:type_name -> rbdwarden.control.v1.Start
-	8,  // 2: rbdwarden.control.v1.ToWorker.stop:type_name -> rbdwarden.control.v1.Stop
-	9,  // 3: rbdwarden.control.v1.ToWorker.reopen_log:type_name -> rbdwarden.control.v1.ReopenLog
-	10, // 4: rbdwarden.control.v1.ToWorker.call:type_name -> rbdwarden.control.v1.WorkerCall
-	4,  // 5: rbdwarden.control.v1.WorkerCall.request:type_name -> rbdwarden.control.v1.CallRequest
-	12, // 6: rbdwarden.control.v1.FromWorker.heartbeat:type_name -> rbdwarden.control.v1.Heartbeat
-	13, // 7: rbdwarden.control.v1.FromWorker.ready:type_name -> rbdwarden.control.v1.Ready
-	14, // 8: rbdwarden.control.v1.FromWorker.failed:type_name -> rbdwarden.control.v1.Failed
-	15, // 9: rbdwarden.control.v1.FromWorker.reply:type_name -> rbdwarden.control.v1.WorkerReply
-	5,  // 10: rbdwarden.control.v1.WorkerReply.reply:type_name -> rbdwarden.control.v1.CallReply
-	0,  // 11: rbdwarden.control.v1.Control.Version:input_type -> rbdwarden.control.v1.VersionRequest
-	2,  // 12: rbdwarden.control.v1.Control.Ps:input_type -> rbdwarden.control.v1.PsRequest
-	4,  // 13: rbdwarden.control.v1.Control.Call:input_type -> rbdwarden.control.v1.CallRequest
-	1,  // 14: rbdwarden.control.v1.Control.Version:output_type -> rbdwarden.control.v1.VersionReply
-	3,  // 15: rbdwarden.control.v1.Control.Ps:output_type -> rbdwarden.control.v1.PsReply
-	5,  // 16: rbdwarden.control.v1.Control.Call:output_type -> rbdwarden.control.v1.CallReply
-	14, // [14:17] is the sub-list for method output_type
-	11, // [11:14] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	3,  // 0: rbdwarden.control.v1.TraceRequest.target:type_name -> rbdwarden.control.v1.Target
+	0,  // 1: rbdwarden.control.v1.CommandRequest.verb:type_name -> rbdwarden.control.v1.Verb
+	3,  // 2: rbdwarden.control.v1.CommandRequest.target:type_name -> rbdwarden.control.v1.Target
+	6,  // 3: rbdwarden.control.v1.CommandReply.outcomes:type_name -> rbdwarden.control.v1.Outcome
+	27, // 4: rbdwarden.control.v1.CallRequest.arguments:type_name -> rbdwarden.control.v1.CallRequest.ArgumentsEntry
+	16, // 5: rbdwarden.control.v1.ToWorker.start:type_name -> rbdwarden.control.v1.Start
+	17, // 6: rbdwarden.control.v1.ToWorker.stop:type_name -> rbdwarden.control.v1.Stop
+	18, // 7: rbdwarden.control.v1.ToWorker.reopen_log:type_name -> rbdwarden.control.v1.ReopenLog
+	19, // 8: rbdwarden.control.v1.ToWorker.call:type_name -> rbdwarden.control.v1.WorkerCall
+	13, // 9: rbdwarden.control.v1.WorkerCall.request:type_name -> rbdwarden.control.v1.CallRequest
+	4,  // 10: rbdwarden.control.v1.WorkerCall.command:type_name -> rbdwarden.control.v1.CommandRequest
+	23, // 11: rbdwarden.control.v1.FromWorker.heartbeat:type_name -> rbdwarden.control.v1.Heartbeat
+	24, // 12: rbdwarden.control.v1.FromWorker.ready:type_name -> rbdwarden.control.v1.Ready
+	25, // 13: rbdwarden.control.v1.FromWorker.failed:type_name -> rbdwarden.control.v1.Failed
+	26, // 14: rbdwarden.control.v1.FromWorker.reply:type_name -> rbdwarden.control.v1.WorkerReply
+	21, // 15: rbdwarden.control.v1.FromWorker.traces:type_name -> rbdwarden.control.v1.Traces
+	22, // 16: rbdwarden.control.v1.Traces.lines:type_name -> rbdwarden.control.v1.TraceLine
+	14, // 17: rbdwarden.control.v1.WorkerReply.reply:type_name -> rbdwarden.control.v1.CallReply
+	5,  // 18: rbdwarden.control.v1.WorkerReply.command:type_name -> rbdwarden.control.v1.CommandReply
+	9,  // 19: rbdwarden.control.v1.Control.Version:input_type -> rbdwarden.control.v1.VersionRequest
+	11, // 20: rbdwarden.control.v1.Control.Ps:input_type -> rbdwarden.control.v1.PsRequest
+	4,  // 21: rbdwarden.control.v1.Control.Command:input_type -> rbdwarden.control.v1.CommandRequest
+	7,  // 22: rbdwarden.control.v1.Control.RestartWorkers:input_type -> rbdwarden.control.v1.RestartWorkersRequest
+	1,  // 23: rbdwarden.control.v1.Control.Trace:input_type -> rbdwarden.control.v1.TraceRequest
+	10, // 24: rbdwarden.control.v1.Control.Version:output_type -> rbdwarden.control.v1.VersionReply
+	12, // 25: rbdwarden.control.v1.Control.Ps:output_type -> rbdwarden.control.v1.PsReply
+	5,  // 26: rbdwarden.control.v1.Control.Command:output_type -> rbdwarden.control.v1.CommandReply
+	8,  // 27: rbdwarden.control.v1.Control.RestartWorkers:output_type -> rbdwarden.control.v1.WorkerRestarted
+	2,  // 28: rbdwarden.control.v1.Control.Trace:output_type -> rbdwarden.control.v1.TraceReply
+	24, // [24:29] is the sub-list for method output_type
+	19, // [19:24] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_control_proto_init() }
@@ -1096,30 +1872,32 @@ func file_control_v1_control_proto_init() {
 	if File_control_v1_control_proto != nil {
 		return
 	}
-	file_control_v1_control_proto_msgTypes[6].OneofWrappers = []any{
+	file_control_v1_control_proto_msgTypes[14].OneofWrappers = []any{
 		(*ToWorker_Start)(nil),
 		(*ToWorker_Stop)(nil),
 		(*ToWorker_ReopenLog)(nil),
 		(*ToWorker_Call)(nil),
 	}
-	file_control_v1_control_proto_msgTypes[11].OneofWrappers = []any{
+	file_control_v1_control_proto_msgTypes[19].OneofWrappers = []any{
 		(*FromWorker_Heartbeat)(nil),
 		(*FromWorker_Ready)(nil),
 		(*FromWorker_Failed)(nil),
 		(*FromWorker_Reply)(nil),
+		(*FromWorker_Traces)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_control_proto_rawDesc), len(file_control_v1_control_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   17,
+			NumEnums:      1,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_control_v1_control_proto_goTypes,
 		DependencyIndexes: file_control_v1_control_proto_depIdxs,
+		EnumInfos:         file_control_v1_control_proto_enumTypes,
 		MessageInfos:      file_control_v1_control_proto_msgTypes,
 	}.Build()
 	File_control_v1_control_proto = out.File

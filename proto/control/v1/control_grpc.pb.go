@@ -26,9 +26,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Control_Version_FullMethodName = "/rbdwarden.control.v1.Control/Version"
-	Control_Ps_FullMethodName      = "/rbdwarden.control.v1.Control/Ps"
-	Control_Call_FullMethodName    = "/rbdwarden.control.v1.Control/Call"
+	Control_Version_FullMethodName        = "/rbdwarden.control.v1.Control/Version"
+	Control_Ps_FullMethodName             = "/rbdwarden.control.v1.Control/Ps"
+	Control_Command_FullMethodName        = "/rbdwarden.control.v1.Control/Command"
+	Control_RestartWorkers_FullMethodName = "/rbdwarden.control.v1.Control/RestartWorkers"
+	Control_Trace_FullMethodName          = "/rbdwarden.control.v1.Control/Trace"
 )
 
 // ControlClient is the client API for Control service.
@@ -41,8 +43,15 @@ type ControlClient interface {
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionReply, error)
 	// Ps answers the supervision tree.
 	Ps(ctx context.Context, in *PsRequest, opts ...grpc.CallOption) (*PsReply, error)
-	// Call hands a command to a worker and answers what it said.
-	Call(ctx context.Context, in *CallRequest, opts ...grpc.CallOption) (*CallReply, error)
+	// Command gives a command to images, whichever worker runs them, and answers what
+	// became of it.
+	Command(ctx context.Context, in *CommandRequest, opts ...grpc.CallOption) (*CommandReply, error)
+	// RestartWorkers replaces workers by new ones, one after the other, and tells when each
+	// is ready. It ends at the first that does not get ready in time.
+	RestartWorkers(ctx context.Context, in *RestartWorkersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WorkerRestarted], error)
+	// Trace answers the last steps of an image, also of earlier lives of its actor and of the
+	// worker that runs it.
+	Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (*TraceReply, error)
 }
 
 type controlClient struct {
@@ -73,10 +82,39 @@ func (c *controlClient) Ps(ctx context.Context, in *PsRequest, opts ...grpc.Call
 	return out, nil
 }
 
-func (c *controlClient) Call(ctx context.Context, in *CallRequest, opts ...grpc.CallOption) (*CallReply, error) {
+func (c *controlClient) Command(ctx context.Context, in *CommandRequest, opts ...grpc.CallOption) (*CommandReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(CallReply)
-	err := c.cc.Invoke(ctx, Control_Call_FullMethodName, in, out, cOpts...)
+	out := new(CommandReply)
+	err := c.cc.Invoke(ctx, Control_Command_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RestartWorkers(ctx context.Context, in *RestartWorkersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WorkerRestarted], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[0], Control_RestartWorkers_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RestartWorkersRequest, WorkerRestarted]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_RestartWorkersClient = grpc.ServerStreamingClient[WorkerRestarted]
+
+func (c *controlClient) Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (*TraceReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TraceReply)
+	err := c.cc.Invoke(ctx, Control_Trace_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +131,15 @@ type ControlServer interface {
 	Version(context.Context, *VersionRequest) (*VersionReply, error)
 	// Ps answers the supervision tree.
 	Ps(context.Context, *PsRequest) (*PsReply, error)
-	// Call hands a command to a worker and answers what it said.
-	Call(context.Context, *CallRequest) (*CallReply, error)
+	// Command gives a command to images, whichever worker runs them, and answers what
+	// became of it.
+	Command(context.Context, *CommandRequest) (*CommandReply, error)
+	// RestartWorkers replaces workers by new ones, one after the other, and tells when each
+	// is ready. It ends at the first that does not get ready in time.
+	RestartWorkers(*RestartWorkersRequest, grpc.ServerStreamingServer[WorkerRestarted]) error
+	// Trace answers the last steps of an image, also of earlier lives of its actor and of the
+	// worker that runs it.
+	Trace(context.Context, *TraceRequest) (*TraceReply, error)
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -111,8 +156,14 @@ func (UnimplementedControlServer) Version(context.Context, *VersionRequest) (*Ve
 func (UnimplementedControlServer) Ps(context.Context, *PsRequest) (*PsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ps not implemented")
 }
-func (UnimplementedControlServer) Call(context.Context, *CallRequest) (*CallReply, error) {
-	return nil, status.Error(codes.Unimplemented, "method Call not implemented")
+func (UnimplementedControlServer) Command(context.Context, *CommandRequest) (*CommandReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Command not implemented")
+}
+func (UnimplementedControlServer) RestartWorkers(*RestartWorkersRequest, grpc.ServerStreamingServer[WorkerRestarted]) error {
+	return status.Error(codes.Unimplemented, "method RestartWorkers not implemented")
+}
+func (UnimplementedControlServer) Trace(context.Context, *TraceRequest) (*TraceReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Trace not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -171,20 +222,49 @@ func _Control_Ps_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Control_Call_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(CallRequest)
+func _Control_Command_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CommandRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(ControlServer).Call(ctx, in)
+		return srv.(ControlServer).Command(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: Control_Call_FullMethodName,
+		FullMethod: Control_Command_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ControlServer).Call(ctx, req.(*CallRequest))
+		return srv.(ControlServer).Command(ctx, req.(*CommandRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RestartWorkers_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RestartWorkersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).RestartWorkers(m, &grpc.GenericServerStream[RestartWorkersRequest, WorkerRestarted]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_RestartWorkersServer = grpc.ServerStreamingServer[WorkerRestarted]
+
+func _Control_Trace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TraceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Trace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Trace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Trace(ctx, req.(*TraceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -205,10 +285,20 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Control_Ps_Handler,
 		},
 		{
-			MethodName: "Call",
-			Handler:    _Control_Call_Handler,
+			MethodName: "Command",
+			Handler:    _Control_Command_Handler,
+		},
+		{
+			MethodName: "Trace",
+			Handler:    _Control_Trace_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "RestartWorkers",
+			Handler:       _Control_RestartWorkers_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "control/v1/control.proto",
 }
