@@ -442,6 +442,14 @@ func TestStoppedStaysStopped(t *testing.T) {
 	tell("c", messages.StartImage{})
 	w.until("c replays", func() bool { return w.state("c") == "replaying" })
 	w.until("a and b do not", func() bool { return halted("a") && halted("b") })
+	for range 5 { // the start finds the image stopping
+		began := time.Now()
+		tell("c", messages.StopImage{Reason: "stopped"})
+		tell("c", messages.StartImage{})
+		w.until("c replays again", func() bool {
+			return w.state("c") == "replaying" && w.status["c"].Settled.After(began) && !w.status["c"].Stopped
+		})
+	}
 	tell("", messages.RestartImage{})
 	w.until("all replay", func() bool {
 		return w.state("a") == "replaying" && w.state("b") == "replaying" && w.state("c") == "replaying"

@@ -197,19 +197,31 @@ func (a *Actor) start(c actor.Context) {
 	a.step(c, core.Start{}, 0)
 }
 
+// startAfter starts the image; one that is still stopping when it has stopped.
+//
+// Invariant: a start by command that follows a stop is never lost.
+func (a *Actor) startAfter(c actor.Context) {
+	switch a.core.State() {
+	case core.Stopping, core.CloseLocalImage:
+		a.restart = true
+	default:
+		a.start(c)
+	}
+}
+
 func (a *Actor) command(c actor.Context, m messages.ToImage) {
 	switch m := m.(type) {
 	case messages.StartImage:
 		a.halted = false
 		a.unpause(c)
-		a.start(c)
+		a.startAfter(c)
 	case messages.PauseImage:
 		halted := a.halted
 		a.halted, a.paused = false, m.Reason
 		a.step(c, core.Pause{}, 0)
 		a.report(c)
 		if halted {
-			a.start(c)
+			a.startAfter(c)
 		}
 	case messages.RestartImage:
 		a.halted, a.restart = false, true
