@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -197,8 +198,21 @@ func (d *warden) report(ctx context.Context) report.Daemon {
 		all.Go(func() { r.Workers[i] = w.Report(ctx) })
 	}
 	all.Wait()
+	own(&r)
+	d.names.Fill(&r)
 	r.Taken = time.Now()
 	return r
+}
+
+// own gives a report images of its own, to be changed: what workers told last is shared by
+// all reports until they tell it anew.
+func own(r *report.Daemon) {
+	for w := range r.Workers {
+		r.Workers[w].Pools = slices.Clone(r.Workers[w].Pools)
+		for p := range r.Workers[w].Pools {
+			r.Workers[w].Pools[p].Images = slices.Clone(r.Workers[w].Pools[p].Images)
+		}
+	}
 }
 
 // socketPattern makes a pattern that the sockets of all daemons like this one match,

@@ -127,6 +127,7 @@ type warden struct {
 	workers []*process.Supervisor
 	groups  *memory.Root // of the workers' memory; nil if there is none
 	traces  *traces
+	names   nameBook
 	stops   chan struct{} // closed when it was asked to stop
 	asked   time.Time     // when; valid once stops is closed
 }
@@ -245,6 +246,9 @@ func (d *warden) Run(ctx context.Context) (err error) {
 	d.log.Info().Str("version", version).RawJSON("configuration", []byte(d.config().String())).Msg("daemon started")
 	d.notify("READY=1", "STATUS=starting")
 	ended := make(chan error, len(d.workers))
+	naming, named := context.WithCancel(ctx)
+	defer named()
+	go d.keepNames(naming)
 	for _, w := range d.workers {
 		go func() { ended <- w.Run(ctx) }()
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,9 +16,11 @@ import (
 
 // psCommand holds the flags of `rbd-warden ps`.
 type psCommand struct {
-	sockets socketFlags
-	json    bool
-	trace   bool
+	sockets  socketFlags
+	json     bool
+	watch    bool
+	interval time.Duration
+	view     view
 }
 
 func newPsCommand() *cobra.Command {
@@ -27,14 +28,33 @@ func newPsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ps",
 		Short: "Show the daemons of this host, their workers and images, and what died of what",
+		Long: `Show the supervision tree of the daemons of this host: each daemon, its workers, their pools, and the images that each runs, with state,
+lag, memory, restarts, the last cause of an end, and the next start of what waits for one.
+
+Images in trouble come first, then those that are farthest behind. Where a pool has more than 20 images only those that do
+not replay are listed, and the others are counted; --all lists every one.`,
 		Example: `  rbd-warden ps
+  rbd-warden ps --watch
+  rbd-warden ps --pool rbd --all
+  rbd-warden ps --image rbd/vm-1 --trace
   rbd-warden ps -c /etc/ceph/backup.conf --json`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return ps.Run(cmd.Context(), cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if ps.watch {
+				return watchFrames(cmd.Context(), cmd.OutOrStdout(), ps.interval, ps.Run)
+			}
+			return ps.Run(cmd.Context(), cmd.OutOrStdout())
+		},
 	}
 	ps.sockets.add(cmd)
-	cmd.Flags().BoolVar(&ps.json, "json", false, "print JSON: a list of daemons")
-	cmd.Flags().BoolVar(&ps.trace, "trace", false, "show each image's last steps")
+	flags := cmd.Flags()
+	flags.BoolVar(&ps.json, "json", false, "print JSON: a list of daemons")
+	flags.BoolVar(&ps.watch, "watch", false, "show it again and again, in place, until interrupted")
+	flags.DurationVar(&ps.interval, "interval", time.Second, "time between two frames of --watch")
+	flags.BoolVar(&ps.view.all, "all", false, "list every image, also where there are many")
+	flags.BoolVar(&ps.view.trace, "trace", false, "show each image's last steps")
+	flags.StringVar(&ps.view.pool, "pool", "", "only this pool: POOL[/NAMESPACE]")
+	flags.StringVar(&ps.view.image, "image", "", "only this image: its name, its global id, or POOL[/NAMESPACE]/IMAGE")
 	return cmd
 }
 
@@ -47,12 +67,12 @@ func (ps psCommand) Run(ctx context.Context, out io.Writer) error {
 	daemons := []report.Daemon{}
 	var errs []error
 	for _, s := range sockets {
-		d, err := askReport(ctx, s, ps.trace)
+		d, err := askReport(ctx, s, ps.view.trace)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s, err))
 			continue
 		}
-		daemons = append(daemons, d)
+		daemons = append(daemons, ps.view.filter(d))
 	}
 	if ps.json {
 		enc := json.NewEncoder(out)
@@ -60,7 +80,7 @@ func (ps psCommand) Run(ctx context.Context, out io.Writer) error {
 		return errors.Join(append(errs, enc.Encode(daemons))...)
 	}
 	for _, d := range daemons {
-		printDaemon(out, d, ps.trace)
+		printDaemon(out, d, ps.view)
 	}
 	return errors.Join(errs...)
 }
@@ -82,15 +102,15 @@ func askReport(ctx context.Context, socket string, traces bool) (report.Daemon, 
 }
 
 // printDaemon prints a supervision tree for people.
-func printDaemon(out io.Writer, d report.Daemon, trace bool) {
+func printDaemon(out io.Writer, d report.Daemon, v view) {
 	fmt.Fprintf(out, "daemon %d on %s: %s of cluster %s, version %s, up %s%s\n", d.PID, d.Host, d.Entity, d.Cluster,
 		d.Version, ago(d.Taken, d.Started), when(d.Stops, ", stopping"))
 	for _, w := range d.Workers {
-		printWorker(out, d.Taken, w, trace)
+		printWorker(out, d.Taken, w, v)
 	}
 }
 
-func printWorker(out io.Writer, now time.Time, w report.Worker, trace bool) {
+func printWorker(out io.Writer, now time.Time, w report.Worker, v view) {
 	fmt.Fprintf(out, "  worker %d: %s for %s", w.Index, w.State, ago(now, w.Since))
 	if w.PID != 0 {
 		fmt.Fprintf(out, ", pid %d, %s", w.PID, bytesText(w.RSS))
@@ -108,7 +128,7 @@ func printWorker(out io.Writer, now time.Time, w report.Worker, trace bool) {
 		fmt.Fprintf(out, "    (below: as told %s ago)\n", ago(now, w.LastTold))
 	}
 	for _, p := range w.Pools {
-		printPool(out, now, p, trace)
+		printPool(out, now, p, v)
 	}
 }
 
@@ -123,7 +143,7 @@ func printMemory(out io.Writer, m *report.Memory) {
 	}
 }
 
-func printPool(out io.Writer, now time.Time, p report.Pool, trace bool) {
+func printPool(out io.Writer, now time.Time, p report.Pool, v view) {
 	name := p.Name
 	if p.Namespace != "" {
 		name += "/" + p.Namespace
@@ -139,32 +159,7 @@ func printPool(out io.Writer, now time.Time, p report.Pool, trace bool) {
 	if p.Waits != "" {
 		fmt.Fprintf(out, "      waits: %s\n", p.Waits)
 	}
-	if len(p.Images) == 0 {
-		return
-	}
-	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "      IMAGE\tSTATE\tBEHIND\tLAG\tRATE\tRESTARTS\tDESCRIPTION\n")
-	for _, i := range p.Images {
-		label := i.Name
-		if label == "" {
-			label = i.GlobalID
-		}
-		state := i.State + when(i.Paused, ", paused") + when(i.Parked, ", parked")
-		fmt.Fprintf(tw, "      %s\t%s\t%s\t%s\t%s/s\t%d\t%s\n", label, state, known(i.EntriesBehind),
-			lag(i.LagSeconds), bytesText(int64(i.BytesPerSecond)), i.Restarts, i.Description)
-	}
-	tw.Flush()
-	for _, i := range p.Images {
-		if i.LastCause != nil {
-			fmt.Fprintf(out, "      %s:\n", i.Name)
-			printCause(out, "        ", now, i.LastCause)
-		}
-		for _, s := range i.Trace {
-			if trace {
-				fmt.Fprintf(out, "        %s %s -> %s on %s %s\n", s.When.Format(time.TimeOnly), s.From, s.To, s.Message, s.Text)
-			}
-		}
-	}
+	printImages(out, now, p.Images, v)
 }
 
 func printCause(out io.Writer, indent string, now time.Time, c *report.Cause) {
