@@ -71,6 +71,7 @@ type Warden struct {
 	MonTimeout        time.Duration
 	ConnectTimeout    time.Duration
 	ResyncInPlace     bool
+	InjectNoBudget    bool
 }
 
 // table describes every option. Types, defaults and bounds of Ceph's own are those
@@ -254,4 +255,7 @@ var wardenTable = []Option{
 	{Name: "rbd_warden_resync_in_place", Type: Bool, Default: "true",
 		About: "keep the old copy in a re-sync and copy what differs, instead of everything",
 		field: func(o *Options) any { return &o.Warden.ResyncInPlace }},
+	{Name: "rbd_warden_inject_no_budget", Type: Bool, Default: "false",
+		About: "for tests: let images hold any number of bytes, whatever the bounds are",
+		field: func(o *Options) any { return &o.Warden.InjectNoBudget }},
 }

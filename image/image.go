@@ -31,6 +31,16 @@ type Ownership interface {
 type Limits struct {
 	Operations int   // data operations at a time; 0: 32
 	Bytes      int64 // their payload; 0: 16 MiB. A single operation may be larger
+	// Credit bounds their payload together with other images'; nil: nobody else's.
+	Credit Credit
+}
+
+// Credit is a share of a bound on bytes that several images have in common.
+type Credit interface {
+	// Take waits for bytes. One that holds nothing must get them in the end.
+	Take(ctx context.Context, bytes int64) error
+	// Give gives bytes back.
+	Give(bytes int64)
 }
 
 func (l Limits) withDefaults() Limits {

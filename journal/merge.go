@@ -9,6 +9,8 @@ type Entry struct {
 	Position wire.ObjectPosition
 	Offset   uint64 // where in the data object the entry starts, in bytes
 	Payload  []byte // an encoded event; shares memory with its neighbours
+
+	lease *lease // nil if nobody counts the memory
 }
 
 // Size is what the entry takes in its data object, in bytes.
@@ -237,7 +239,9 @@ func (m *merge) dropOld(q *entryQueue) {
 }
 
 func (m *merge) drop(q *entryQueue) {
-	if e := m.pop(q); !m.wasCommitted(e.Position) {
+	e := m.pop(q)
+	e.Done()
+	if !m.wasCommitted(e.Position) {
 		m.dropped.add(e.Position)
 	}
 }

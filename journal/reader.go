@@ -45,6 +45,7 @@ type readResult struct {
 	atEnd   bool
 	missing bool
 	seen    seenHeader
+	kept    int64 // bytes of memory that the entries share
 	err     error
 }
 
@@ -122,15 +123,14 @@ func (j *Journal) read(ctx context.Context, number wire.ObjectNumber, at, length
 	if err != nil {
 		err = &CorruptError{Object: name, Offset: at + uint64(c.parsed), Err: err}
 	}
-	return readResult{chunk: c, atEnd: uint64(len(b)) < length, err: err}
+	return readResult{chunk: c, atEnd: uint64(len(b)) < length, kept: int64(cap(b)), err: err}
 }
 
 // ready says that a read's result can be taken in without waiting.
 func (r *objectReader) ready() bool { return len(r.inflight) > 0 }
 
-// start begins a read of size bytes, or more if an entry needs it.
-func (r *objectReader) start(ctx context.Context, t *Tailer, size int64) {
-	size = max(size, int64(r.need))
+// start begins a read of size bytes, on a lease of as many.
+func (r *objectReader) start(ctx context.Context, t *Tailer, size int64, on *lease) {
 	seen := seenHeader{active: t.meta.ActiveSet, nextTag: t.meta.NextTag, refresh: t.refresh}
 	done := make(chan readResult, 1)
 	r.inflight, r.asked, r.more = done, size, false
@@ -139,6 +139,7 @@ func (r *objectReader) start(ctx context.Context, t *Tailer, size int64) {
 	t.reads.Go(func() {
 		res := t.j.read(ctx, number, at, uint64(size))
 		res.seen = seen
+		on.settle(res.entries, res.kept)
 		done <- res
 	})
 }

@@ -54,11 +54,13 @@ func (t *Tailer) collect(ctx context.Context, b *Batch, maxBytes int64) error {
 				t.prefetch() // while the caller works on what there is
 				return nil
 			}
-			found, err := t.look(ctx, r)
+			found, err := t.look(ctx, r, len(b.Entries) == 0)
 			if err != nil {
 				return err
 			}
 			switch found {
+			case foundLater:
+				return nil
 			case foundTagOver:
 				before := t.merge.bytes
 				b.Ended = t.merge.endTag()
@@ -79,10 +81,13 @@ const (
 	foundSomething found = iota + 1 // entries, or the merge can go on without
 	foundTagOver                    // nothing, and there is a newer tag
 	foundNothing                    // nothing yet
+	foundLater                      // it has to be read, and that has to wait for credit
 )
 
-// look reads until the due offset r has an entry or it is clear that there is none.
-func (t *Tailer) look(ctx context.Context, r *objectReader) (found, error) {
+// look reads until the due offset r has an entry or it is clear that there is none. It
+// waits for credit only if it may: not while the caller of Next has yet to get entries,
+// which keep credit.
+func (t *Tailer) look(ctx context.Context, r *objectReader, mayWait bool) (found, error) {
 	width := t.meta.SplayWidth
 	for {
 		if r.inflight != nil {
@@ -104,7 +109,11 @@ func (t *Tailer) look(ctx context.Context, r *objectReader) (found, error) {
 		within, tag := t.merge.state == within, t.merge.tag
 		switch {
 		case r.more:
-			t.startRead(r)
+			if started, err := t.startRead(ctx, r, mayWait); err != nil {
+				return 0, err
+			} else if !started {
+				return foundLater, nil
+			}
 		case r.final(width):
 			if r.partial {
 				return 0, t.tornEntry(r)
@@ -147,13 +156,55 @@ func (t *Tailer) look(ctx context.Context, r *objectReader) (found, error) {
 	}
 }
 
-// startRead reads on at the due offset, and at every other one that may have more.
-func (t *Tailer) startRead(r *objectReader) {
+// startRead reads on at the due offset, and at every other one that may have more. It is
+// false if there is no credit and it must not wait.
+//
+// Nobody waits for credit who holds some for nothing: what was read ahead is dropped
+// first, and what the caller has will be done with, for it needs nothing of us for that
+// once it was told (Hungry). So a tailer that waits holds nothing in the end, and then
+// its Credit must not refuse it.
+func (t *Tailer) startRead(ctx context.Context, r *objectReader, mayWait bool) (bool, error) {
 	if r.inflight == nil {
+		size, l, ok := t.tryLease(r)
+		switch {
+		case ok:
+		case t.merge.state == search:
+			// It needs the front of every offset at once. That is once, at a start, and little.
+		case !mayWait:
+			return false, nil
+		default:
+			if err := t.shed(ctx, r); err != nil {
+				return false, err
+			}
+			if size, l, ok = t.tryLease(r); !ok {
+				if t.cfg.Hungry != nil {
+					t.cfg.Hungry()
+				}
+				var err error
+				if l, err = t.ledger.wait(ctx, size); err != nil {
+					return false, err
+				}
+			}
+		}
 		t.polled[r.offset] = true
-		r.start(t.ctx, t, t.readSize(r))
+		r.start(t.ctx, t, size, l)
 	}
 	t.prefetch()
+	return true, nil
+}
+
+// tryLease takes credit for the next read of an offset: for all that is wanted, or the
+// least that is of use. size is what can be read on it, or has to be waited for.
+func (t *Tailer) tryLease(r *objectReader) (size int64, l *lease, ok bool) {
+	size = max(t.readSize(r), int64(r.need))
+	if l, ok = t.ledger.try(size); ok {
+		return size, l, true
+	}
+	if least := max(t.minRead, int64(r.need)); least < size {
+		size = least
+		l, ok = t.ledger.try(size)
+	}
+	return size, l, ok
 }
 
 // prefetch takes in what has been read and starts reads at the offsets that have
@@ -167,9 +218,12 @@ func (t *Tailer) prefetch() {
 			continue
 		}
 		t.moveOn(r)
-		if r.more {
+		if !r.more {
+			continue
+		}
+		if size, l, ok := t.tryLease(r); ok {
 			t.polled[o] = true
-			r.start(t.ctx, t, t.readSize(r))
+			r.start(t.ctx, t, size, l)
 		}
 	}
 }

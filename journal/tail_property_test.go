@@ -3,7 +3,9 @@ package journal
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -120,6 +122,10 @@ func TestTailerReadsWhatWasWritten(t *testing.T) {
 		w := newWriter(io, width, func() bool { return rapid.IntRange(0, 3).Draw(t, "pad") == 0 })
 
 		r := &tailReader{t: t, j: j, cfg: TailConfig{ClientID: "peer", Budget: budget}, minRead: minRead, width: width}
+		if rapid.Bool().Draw(t, "shared") {
+			r.credit = &fakeCredit{limit: rapid.Int64Range(0, 1000).Draw(t, "credit")}
+			r.cfg.Credit, r.cfg.Hungry = r.credit, r.doneAll
+		}
 		r.start(ctx)
 		defer func() { r.tail.Close() }()
 
@@ -151,6 +157,8 @@ func TestTailerReadsWhatWasWritten(t *testing.T) {
 				if held := r.tail.Held(); held < 0 {
 					t.Fatalf("held %d bytes", held)
 				}
+				r.doneSome(rapid.Float64Range(0, 1).Draw(t, "done"))
+				r.counted()
 			},
 		})
 
@@ -168,6 +176,9 @@ func TestTailerReadsWhatWasWritten(t *testing.T) {
 		if held := r.tail.Held(); held < 0 || held > int64(width)*max(budget, minRead*2+200) {
 			t.Fatalf("holds %d bytes at the end", held)
 		}
+		if r.tail.Close(); r.credit != nil && r.credit.held() != 0 {
+			t.Fatalf("%d bytes of credit are lost", r.credit.held())
+		}
 	})
 }
 
@@ -178,6 +189,9 @@ type tailReader struct {
 	cfg     TailConfig
 	minRead int64
 	width   uint8
+
+	credit *fakeCredit // nil: none
+	keeps  []Entry     // not done
 
 	tail      *Tailer
 	positions *Positions
@@ -213,6 +227,7 @@ func (r *tailReader) read(ctx context.Context, maxBytes int64) Batch {
 		}
 		r.positions.Delivered(e.Position)
 		r.got = append(r.got, e.Position)
+		r.keeps = append(r.keeps, e)
 	}
 	r.dropped += b.Dropped.Count
 	if end := b.Ended; end != nil {
@@ -227,6 +242,80 @@ func (r *tailReader) read(ctx context.Context, maxBytes int64) Batch {
 		}
 	}
 	return b
+}
+
+// doneAll is what a caller does that is told that the tailer waits.
+func (r *tailReader) doneAll() { r.doneSome(1) }
+
+func (r *tailReader) doneSome(share float64) {
+	n := int(share * float64(len(r.keeps)))
+	for _, e := range r.keeps[:n] {
+		e.Done()
+	}
+	r.keeps = r.keeps[n:]
+}
+
+// counted checks that the memory of entries that are not done counts: all of each read that
+// brought one of them.
+func (r *tailReader) counted() {
+	reads := map[*lease]int64{}
+	for _, e := range r.keeps {
+		if e.lease != nil {
+			reads[e.lease] += int64(len(e.Payload))
+		}
+	}
+	var all int64
+	for l, bytes := range reads {
+		if l.bytes < bytes {
+			r.t.Fatalf("a read of %d bytes keeps entries of %d", l.bytes, bytes)
+		}
+		all += l.bytes
+	}
+	if len(reads) > 0 && r.credit.held() < all {
+		r.t.Fatalf("%d bytes of credit are held, entries keep %d", r.credit.held(), all)
+	}
+}
+
+// fakeCredit gives what fits. It lets nobody wait who holds something: that would be for
+// ever, for nobody else uses it. Who holds nothing gets anything.
+type fakeCredit struct {
+	mu    sync.Mutex
+	limit int64
+	used  int64
+}
+
+func (c *fakeCredit) TryTake(bytes int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used+bytes > c.limit {
+		return false
+	}
+	c.used += bytes
+	return true
+}
+
+func (c *fakeCredit) Take(_ context.Context, bytes int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used > 0 && c.used+bytes > c.limit {
+		return fmt.Errorf("waits for %d bytes and keeps %d", bytes, c.used)
+	}
+	c.used += bytes
+	return nil
+}
+
+func (c *fakeCredit) Give(bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used -= bytes; c.used < 0 {
+		panic("more given back than taken")
+	}
+}
+
+func (c *fakeCredit) held() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.used
 }
 
 func (r *tailReader) safe(share float64) {
@@ -265,6 +354,10 @@ func (r *tailReader) commit(ctx context.Context) {
 
 func (r *tailReader) restart(ctx context.Context) {
 	r.tail.Close()
+	r.doneAll() // of a tailer that is closed: changes nothing
+	if r.credit != nil && r.credit.held() != 0 {
+		r.t.Fatalf("%d bytes of credit are lost", r.credit.held())
+	}
 	r.restarts++
 	r.got = r.got[:r.committed] // the rest has to come again
 	r.safeCount = r.committed

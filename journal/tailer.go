@@ -17,6 +17,11 @@ type TailConfig struct {
 	// ahead and not yet handed out. One entry larger than it is still read.
 	// Default 32 MiB.
 	Budget int64
+	// Credit bounds the same together with others; nil: nobody else. Hungry, if not nil,
+	// is called by Next before it waits for credit while its caller may have entries
+	// that are not Done: as long as they are not, it may wait.
+	Credit Credit
+	Hungry func()
 	// MinPoll and MaxPoll bound how long Wait waits: it begins with MinPoll after
 	// something came and doubles up to MaxPoll. Defaults 20 ms and 5 s.
 	MinPoll, MaxPoll time.Duration
@@ -62,7 +67,7 @@ type Batch struct {
 }
 
 // Tailer reads a journal's entries in order, from a client's commit position on.
-// Next, Wait and Close are called by one goroutine; the others by any.
+// Next, Wait, Shed and Close are called by one goroutine; the others by any.
 type Tailer struct {
 	j   *Journal
 	cfg TailConfig
@@ -78,6 +83,7 @@ type Tailer struct {
 	wake    chan struct{} // ends Wait early
 	poll    time.Duration // how long the next Wait waits
 
+	ledger  *ledger
 	held    atomic.Int64
 	budget  atomic.Int64
 	heard   atomic.Int64 // when the cluster answered last, UnixNano
@@ -93,7 +99,7 @@ type Tailer struct {
 // the header until Close. ErrNotRegistered, ErrDisconnected or ErrTrimmed if the
 // client cannot go on from where it is.
 func NewTailer(ctx context.Context, j *Journal, cfg TailConfig) (*Tailer, error) {
-	t := &Tailer{j: j, cfg: cfg.withDefaults(), wake: make(chan struct{}, 1), minRead: defaultMinRead}
+	t := &Tailer{j: j, cfg: cfg.withDefaults(), wake: make(chan struct{}, 1), minRead: defaultMinRead, ledger: newLedger(cfg.Credit)}
 	t.budget.Store(t.cfg.Budget)
 	t.poll = t.cfg.MinPoll
 	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -126,11 +132,13 @@ func (t *Tailer) begin(committed wire.ObjectSetPosition) {
 }
 
 // Close ends the watch and every read, and waits for them: a few seconds at most
-// where the cluster does not answer.
+// where the cluster does not answer. Credit is given back, so nobody may use the
+// entries any more.
 func (t *Tailer) Close() {
 	t.cancel()
 	t.stop()
 	t.reads.Wait()
+	t.ledger.close()
 }
 
 // Held is how many bytes of the journal are being read or were read and not yet
@@ -143,7 +151,9 @@ func (t *Tailer) Held() int64 { return t.held.Load() }
 func (t *Tailer) Heard() time.Time { return time.Unix(0, t.heard.Load()) }
 
 // SetBudget changes the bound on Held; it takes effect with the next reads.
-func (t *Tailer) SetBudget(bytes int64) { t.budget.Store(bytes) }
+func (t *Tailer) SetBudget(bytes int64) {
+	t.budget.Store(TailConfig{Budget: bytes}.withDefaults().Budget)
+}
 
 // Wake ends a Wait, and makes the next Next look at the header.
 func (t *Tailer) Wake() { t.changed() }

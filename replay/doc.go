@@ -50,7 +50,8 @@
 // # Memory
 //
 // Held tells the bytes of payload that the planner and unfinished steps hold; the
-// caller stops reading the journal while Full. If the planner is full and waits for
+// caller stops reading the journal while Full, and says Tight when it cannot read because
+// others use the memory that they share. If the planner is full and waits for
 // an outcome, it gives a NeedOutcome step: the caller looks ahead in the journal
 // without keeping payloads and answers with Outcome or NoOutcome.
 package replay

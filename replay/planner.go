@@ -70,6 +70,7 @@ type Planner struct {
 	last  journal.ObjectPosition
 	any   bool // whether an entry was pushed yet
 	held  int  // bytes in queue, batch, ready and flying
+	tight bool // see Tight
 
 	tag      journal.TagTID // of the entries being planned
 	tagKnown bool
@@ -170,9 +171,13 @@ func (p *Planner) Position() journal.ObjectSetPosition {
 // Held is the payload in bytes that queued entries and unfinished steps hold.
 func (p *Planner) Held() int { return p.held }
 
+// Tight says whether the caller can push no more for now, for want of memory: then the
+// planner is Full, and asks for what it else would find further on in the journal.
+func (p *Planner) Tight(tight bool) { p.tight = tight }
+
 // Full asks the caller to push no more for now. Next and Safe make room.
 func (p *Planner) Full() bool {
-	return p.held >= p.cfg.HeldBytes || len(p.queue) >= p.cfg.HeldEntries
+	return p.tight || p.held >= p.cfg.HeldBytes || len(p.queue) >= p.cfg.HeldEntries
 }
 
 // Idle says that everything pushed is safe, but for operations whose outcome is

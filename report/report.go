@@ -110,7 +110,11 @@ type Memory struct {
 // Budget is the use of a bound on bytes in flight.
 type Budget struct {
 	Used  int64 `json:"used_bytes"`
-	Limit int64 `json:"limit_bytes"`
+	Limit int64 `json:"limit_bytes"` // at this moment: memory pressure makes it smaller
+	Full  int64 `json:"full_bytes"`  // what Limit is without pressure
+	Peak  int64 `json:"peak_bytes"`  // the most that was used
+	// Waiting is how many reads wait for others to be done with what they hold.
+	Waiting int `json:"waiting"`
 }
 
 // Health is the health of a pool, in the words of "rbd mirror pool status".

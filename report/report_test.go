@@ -35,7 +35,7 @@ func TestCauseString(t *testing.T) {
 func TestReportGoesThroughJSON(t *testing.T) {
 	when := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	d := Daemon{PID: 1, Started: when, Taken: when, Workers: []Worker{{
-		State: WorkerReady, LastCause: &Cause{Why: WhyOOM, When: when}, NextStart: when, Budget: &Budget{1, 2},
+		State: WorkerReady, LastCause: &Cause{Why: WhyOOM, When: when}, NextStart: when, Budget: &Budget{Used: 1, Limit: 2, Full: 3, Peak: 4, Waiting: 5},
 		Pools: []Pool{{Name: "rbd", Health: HealthOK, Images: []Image{{
 			Name: "vm", EntriesBehind: -1, LagSeconds: 1.5, Primary: &Position{1, 2}, Trace: []Step{{When: when, From: "a"}},
 		}}}},

@@ -178,6 +178,9 @@ type performer struct {
 	held bool
 }
 
+func (p *performer) Released(int64) {}
+func (p *performer) Held() int64    { return 0 }
+
 func (p *performer) Perform(ctx context.Context, e core.Effect) core.Msg {
 	meta := journal.MirrorPeerClientMeta{ImageID: "i", State: journal.PeerReplaying}
 	switch e.(type) {

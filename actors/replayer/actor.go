@@ -37,6 +37,11 @@ type Performer interface {
 	// Look makes the performer look for itself whether the remote image is still mirrored, and notify what it finds.
 	// Called only while the image replays.
 	Look()
+	// Released hears, while the image replays, how many bytes of all that it has read it does not hold any more.
+	// It may be called at any time.
+	Released(bytes int64)
+	// Held is what the image holds of the worker's budget, in bytes. It may be called at any time.
+	Held() int64
 	// Close lets go of everything that is still held; the local image's lock first.
 	Close(ctx context.Context) error
 }
@@ -261,6 +266,9 @@ func (a *Actor) step(c actor.Context, m core.Msg, took time.Duration) {
 	from := a.core.State()
 	effects := a.core.Step(m)
 	to := a.core.State()
+	if released, ok := a.core.Released(); ok {
+		a.perform.Released(released)
+	}
 	a.trace.add(from, to, m, took)
 	if from != to {
 		a.since = time.Now()

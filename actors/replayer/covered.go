@@ -25,9 +25,7 @@ func (p *performer) skipToSyncPoint(ctx context.Context, j *journal.Journal, nam
 	if err != nil {
 		return err
 	}
-	cfg := p.Tail
-	cfg.ClientID, cfg.Budget = p.Local.MirrorUUID, lookAheadBudget
-	t, err := journal.NewTailer(ctx, j, cfg)
+	t, err := journal.NewTailer(ctx, j, p.lookingAhead(p.Local.MirrorUUID))
 	if err != nil {
 		return err
 	}
@@ -51,6 +49,7 @@ func (p *performer) skipToSyncPoint(ctx context.Context, j *journal.Journal, nam
 				return j.Commit(ctx, p.Local.MirrorUUID, c.position)
 			}
 		}
+		done(b.Entries)
 		if b.CaughtUp {
 			p.Log.Warn().Str("snapshot", name).Msg("the sync point's event is not in the remote journal; replay begins before it")
 			return nil

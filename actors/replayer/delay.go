@@ -18,6 +18,9 @@ import (
 // recheckDelay is how soon a new value of the option counts for entries that wait.
 const recheckDelay = 10 * time.Second
 
+// delayedBudget is the reader's budget while entries wait for their time, in bytes.
+const delayedBudget = 1 << 20
+
 // holdBack keeps entries back until they are old enough.
 type holdBack struct {
 	batch core.EntriesRead // read and not delivered; its tag's end comes with its last entry
@@ -40,12 +43,20 @@ func (p *performer) due(ctx context.Context) (core.Msg, error) {
 		if n == len(h.batch.Entries) {
 			m := h.batch
 			h.batch = core.EntriesRead{}
+			if delay <= 0 {
+				p.tailer.SetBudget(p.Tail.Budget)
+			}
 			return m, nil
 		}
 		if n > 0 {
 			m := core.EntriesRead{Entries: h.batch.Entries[:n:n], At: h.batch.At}
 			h.batch.Entries = h.batch.Entries[n:]
 			return m, nil
+		}
+		// Others can use the memory meanwhile.
+		p.tailer.SetBudget(delayedBudget)
+		if err := p.tailer.Shed(ctx); err != nil {
+			return nil, err
 		}
 		first, last := h.batch.Entries[0], h.batch.Entries[len(h.batch.Entries)-1]
 		p.notify(core.EntriesHeld{Oldest: first.Timestamp, Last: last.Position, Delay: delay})

@@ -82,7 +82,7 @@ func (p *performer) openLocal(ctx context.Context, imageID string) (core.Msg, er
 	options.Policy = l
 	options.Trouble = func(err error) { p.Log.Warn().Err(err).Msg("exclusive lock") }
 	l.trouble = func(err error) { p.Log.Warn().Err(err).Msg("snapshots in the trash") }
-	l.image, err = image.Open(ctx, p.Local.IO, imageID, image.Options{Limits: p.Limits, Lock: options})
+	l.image, err = image.Open(ctx, p.Local.IO, imageID, image.Options{Limits: p.applyLimits(), Lock: options})
 	if errors.Is(err, syscall.ENOENT) {
 		j.Close()
 		return core.LocalOpened{Missing: true}, nil

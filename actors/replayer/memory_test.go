@@ -68,6 +68,8 @@ type scene struct {
 	flattened wire.OpTID // the flatten; 0: none
 	opening   sync.Mutex // the primary's own librbd opens the image once at a time
 	op        wire.OpTID
+	credit    func() replayer.Credit // of a budget that it shares; nil: none
+	urgent    func() replayer.Credit
 	fault     atomic.Pointer[mem.FaultFunc] // judges the operations of a scene without chaos
 }
 
@@ -277,6 +279,7 @@ func (s *scene) newImage(key messages.ImageKey, here, there replayer.Site) actor
 		Tail:               journal.TailConfig{Budget: 1 << 20, MinPoll: time.Millisecond, MaxPoll: 10 * time.Millisecond, Recheck: 50 * time.Millisecond},
 		Trashed:            func() {},
 		CheckpointInterval: time.Millisecond, Log: zerolog.Nop(),
+		NewCredit: s.credit, NewUrgentCredit: s.urgent,
 	}
 	return replayer.New(replayer.Options{
 		Key: key,

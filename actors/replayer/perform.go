@@ -42,6 +42,12 @@ type Resources struct {
 	RemoteSnapshots func(imageID string) imagesync.Snapshots
 	SyncLimits      imagesync.Limits
 	Tail            journal.TailConfig
+	// NewCredit makes a user of the worker's budget; nil: there is none.
+	NewCredit func() Credit
+	// NewUrgentCredit makes one that never has to wait, for looking ahead.
+	NewUrgentCredit func() Credit
+	// NewApplyCredit makes a user of the budget of what is being applied; nil: there is none.
+	NewApplyCredit func() Credit
 	// Mirroring are the options that an image or its pool may override.
 	Mirroring image.MirroringOptions
 	// Trashed is called when a local image was moved to the trash.
@@ -74,6 +80,8 @@ type performer struct {
 	shut         context.CancelFunc
 	tailer       *journal.Tailer
 	held         holdBack
+	credit       Credit // of the worker's budget; nil: there is none
+	handed       handed
 	ear          atomic.Pointer[journal.Tailer] // tailer, for Heard
 	readErr      error                          // met behind entries that were delivered; the next read's result
 	snaps        *snapMap
@@ -86,7 +94,11 @@ type performer struct {
 
 // NewPerformer returns a performer. notify is called with what it notices by itself.
 func NewPerformer(r Resources, notify func(core.Msg)) Performer {
-	return &performer{Resources: r, notify: notify}
+	p := &performer{Resources: r, notify: notify}
+	if r.NewCredit != nil {
+		p.credit = r.NewCredit()
+	}
+	return p
 }
 
 // Perform performs one effect.
@@ -239,6 +251,7 @@ func (p *performer) Close(ctx context.Context) error {
 		p.ear.Store(nil)
 		p.tailer.Close()
 		p.tailer = nil
+		p.handed.reset()
 	}
 	if p.shut != nil {
 		p.shut()

@@ -111,9 +111,7 @@ func (p *performer) startTailing(ctx context.Context) (core.Msg, error) {
 			return nil, err
 		}
 	}
-	cfg := p.Tail
-	cfg.ClientID = p.Local.MirrorUUID
-	if p.tailer, err = journal.NewTailer(ctx, p.journal, cfg); err != nil {
+	if p.tailer, err = journal.NewTailer(ctx, p.journal, p.tailing(p.Local.MirrorUUID)); err != nil {
 		return nil, err
 	}
 	p.ear.Store(p.tailer)
@@ -167,7 +165,7 @@ func (p *performer) decode(entries []journal.Entry) ([]core.Entry, error) {
 	for _, e := range entries {
 		ev, err := p.tailer.Event(e)
 		if err != nil {
-			return out, err
+			return out, err // the entries behind it are done with when the image stops for it
 		}
 		if unknown, ok := ev.Event.(wire.Unknown); ok {
 			// Skipping it could lose data (invariant 12). Say where it is.
@@ -176,6 +174,7 @@ func (p *performer) decode(entries []journal.Entry) ([]core.Entry, error) {
 				Err: &replay.UnknownEventError{Tag: e.Position.Tag, Entry: e.Position.Entry, Type: uint32(unknown.EventType)},
 			}
 		}
+		p.handed.add(e)
 		out = append(out, core.Entry{
 			Entry:     replay.Entry{Position: e.Position, Event: ev.Event, Bytes: len(e.Payload)},
 			Timestamp: ev.Timestamp,
@@ -187,9 +186,7 @@ func (p *performer) decode(entries []journal.Entry) ([]core.Entry, error) {
 // findOutcome reads ahead with a reader of its own until it has the operation's
 // result, or a newer tag. It keeps nothing of what it reads.
 func (p *performer) findOutcome(ctx context.Context, need replay.NeedOutcome) (core.Msg, error) {
-	cfg := p.Tail
-	cfg.ClientID, cfg.Budget = p.Local.MirrorUUID, lookAheadBudget
-	t, err := journal.NewTailer(ctx, p.journal, cfg)
+	t, err := journal.NewTailer(ctx, p.journal, p.lookingAhead(p.Local.MirrorUUID))
 	if err != nil {
 		return nil, err
 	}
@@ -211,6 +208,7 @@ func (p *performer) findOutcome(ctx context.Context, need replay.NeedOutcome) (c
 				return core.OutcomeFound{Tag: need.Tag, Op: need.Op, Found: true, Result: f.Result}, nil
 			}
 		}
+		done(b.Entries)
 		if b.Ended != nil && b.Ended.Tag >= need.Tag {
 			return core.OutcomeFound{Tag: need.Tag, Op: need.Op}, nil
 		}

@@ -103,9 +103,7 @@ func (p *performer) whyNotKept(ctx context.Context) (string, error) {
 // committed: from a time when it was primary. A later promotion would replay them, over
 // what the re-sync has brought.
 func (p *performer) uncommitted(ctx context.Context) (string, error) {
-	cfg := p.Tail
-	cfg.ClientID, cfg.Budget = wire.MasterClientID, lookAheadBudget
-	t, err := journal.NewTailer(ctx, p.local.journal, cfg)
+	t, err := journal.NewTailer(ctx, p.local.journal, p.lookingAhead(wire.MasterClientID))
 	if err != nil {
 		return "", err
 	}

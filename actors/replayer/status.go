@@ -57,8 +57,10 @@ func (a *Actor) snapshot(now time.Time) report.Image {
 		if d, known := lag(p, a.silence(p, now), now); known {
 			r.LagSeconds = d.Seconds()
 		}
-		r.BytesHeld = int64(p.BytesHeld)
 		r.Primary, r.Safe = position(p.Primary), position(p.Safe)
+	}
+	if a.perform != nil {
+		r.BytesHeld = a.perform.Held()
 	}
 	if a.core.State() == core.ImageSync {
 		r.SyncPercent = syncPercent(a.core.Sync())

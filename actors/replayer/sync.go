@@ -50,7 +50,7 @@ func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
 				return p.skipToSyncPoint(ctx, j, point.SnapName)
 			},
 			InPlace: e.InPlace, TrustMap: e.TrustMap,
-			Limits: p.SyncLimits, Checkpoint: p.CheckpointInterval,
+			Limits: p.syncLimits(), Checkpoint: p.CheckpointInterval,
 			Progress: func(pr imagesync.Progress) {
 				p.notify(core.SyncProgressed{ObjectsDone: pr.ObjectsDone, ObjectsTotal: pr.ObjectsTotal, Bytes: pr.BytesRead, BytesCompared: pr.BytesCompared})
 				last = pr

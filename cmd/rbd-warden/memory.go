@@ -14,7 +14,7 @@ import (
 func workerMemory(o config.Options, host int64) int64 {
 	return memory.Plan{
 		Own: int64(o.Warden.WorkerMemoryLimit), Target: int64(o.MemoryTarget), Autotune: o.MemoryAutotune,
-		Workers: int(o.Warden.Workers), Host: host,
+		Workers: o.Warden.WorkerCount(), Host: host,
 	}.Limit()
 }
 

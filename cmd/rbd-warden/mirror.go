@@ -55,6 +55,7 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 		parties:   map[int64]*party{},
 		syncs:     newSlots(shareOf(int(options.ConcurrentImageSyncs), options.Warden.WorkerCount(), s.Index)),
 		deletions: newSlots(shareOf(int(options.ConcurrentImageDeletions), options.Warden.WorkerCount(), s.Index)),
+		budgets:   newBudgets(options.Warden, s.MemoryLimit),
 		past:      messages.Past{Restarts: s.Restarts, LastCause: s.LastCause},
 		tracer:    newTracer(s.Tell),
 	}
@@ -63,6 +64,9 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 	defer traced()
 	go w.tracer.Run(tracing)
 
+	governed, stop := context.WithCancel(ctx)
+	defer stop()
+	go w.budgets.govern(governed, log)
 	system := actor.NewActorSystem(actor.WithLoggerFactory(actorLogger(log)))
 	root := system.Root.Spawn(site.Props(w.site(s.Ready, func(err error) {
 		select {
@@ -124,6 +128,6 @@ func (w *wiring) report(ctx context.Context, system *actor.ActorSystem, root *ac
 	}
 	pools, _ := r.([]report.Pool)
 	return json.Marshal(report.Worker{FSID: w.local.FSID(), Pools: pools, Syncs: w.syncs.Report(), Replayed: w.meter.Read(),
-		LocalSocket: w.socket, Deletions: w.deletions.Report(),
+		LocalSocket: w.socket, Deletions: w.deletions.Report(), Budget: w.budgets.report(),
 	})
 }

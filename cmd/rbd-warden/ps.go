@@ -118,6 +118,10 @@ func printWorker(out io.Writer, now time.Time, w report.Worker, v view) {
 	fmt.Fprintf(out, ", %d restarts%s\n", w.Restarts, when(!w.NextStart.IsZero(), ", next in "+ago(w.NextStart, now)))
 	printCause(out, "    ", now, w.LastCause)
 	printMemory(out, w.Memory)
+	if b := w.Budget; b != nil {
+		fmt.Fprintf(out, "    in flight: %s of %s, %s at most%s%s\n", bytesText(b.Used), bytesText(b.Limit), bytesText(b.Peak),
+			when(b.Waiting > 0, fmt.Sprintf(", %d reads wait", b.Waiting)), when(b.Limit < b.Full, ", of "+bytesText(b.Full)+" when memory is not short"))
+	}
 	if w.Waits != "" {
 		fmt.Fprintf(out, "    waits: %s\n", w.Waits)
 	}

@@ -44,6 +44,7 @@ type wiring struct {
 	tracer  *tracer
 	log     zerolog.Logger
 
+	budgets    *budgets
 	syncs      *slots         // rbd_mirror_concurrent_image_syncs
 	deletions  *slots         // rbd_mirror_concurrent_image_deletions
 	meter      replayer.Meter // what all images have replayed
@@ -277,15 +278,12 @@ func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, 
 		Local: local, Remote: remote.Site, GlobalID: key.GlobalID,
 		SyncSlot: w.syncs.AcquireTelling,
 		Timeout:  lookTimeout,
-		Limits:   image.Limits{Bytes: bytes / 2},
 		Lock:     w.lockOptions(),
 		RemoteSnapshots: func(imageID string) imagesync.Snapshots {
 			return &remoteSnapshots{io: remote.IO, imageID: imageID, owner: owner}
 		},
 		SyncLimits: imagesync.Limits{Objects: int(w.options.ConcurrentManagementOps)},
-		Tail: journal.TailConfig{
-			Budget: bytes / 2, MaxPoll: w.options.JournalPollAge,
-		},
+		Tail:       journal.TailConfig{MaxPoll: w.options.JournalPollAge},
 		Mirroring: image.MirroringOptions{
 			DeleteDelay: w.options.DeleteDelay, ReplayDelay: w.options.ReplayDelay,
 			ResyncAfterDisconnect: w.options.ResyncAfterDisconnect,
@@ -295,12 +293,13 @@ func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, 
 		CheckpointInterval: min(w.options.SyncPointUpdateAge, 5*time.Second),
 		Log:                log,
 	}
+	buffer := w.budgets.image(&resources, bytes)
 	return replayer.New(replayer.Options{
 		Key: key,
 		Core: core.Config{
 			LocalMirrorUUID: local.MirrorUUID, RemoteMirrorUUID: remote.MirrorUUID,
 			CommitInterval: min(w.options.JournalCommitAge, commitInterval),
-			ReadBytes:      int(min(bytes/4, 8<<20)), BufferBytes: int(bytes / 2),
+			ReadBytes:      int(min(bytes/4, 8<<20)), BufferBytes: int(buffer),
 		},
 		NewPerformer: func(notify func(core.Msg)) replayer.Performer { return replayer.NewPerformer(resources, notify) },
 		Retry: func(cause core.StopCause, failures int) (time.Duration, bool) {

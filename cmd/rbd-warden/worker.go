@@ -21,6 +21,8 @@ import (
 type seams struct {
 	Index    int // of this worker, from 0
 	Restarts int // workers of this index before this one
+	// MemoryLimit is the limit of this worker's memory in bytes; 0: none.
+	MemoryLimit int64
 	// LastCause is what the one before died of; nil for the first.
 	LastCause *report.Cause
 	// Ready tells the daemon that the worker does its work. Call it once.
@@ -76,7 +78,8 @@ func runWorker(ctx context.Context) int {
 		cancel()
 	}()
 	err = work(ctx, cfg, log, seams{
-		Index: w.Index(), Restarts: w.Restarts(), LastCause: w.LastCause(), Ready: w.Ready, Serve: serve, Tell: w.Tell, Deadline: w.Deadline,
+		Index: w.Index(), Restarts: w.Restarts(), MemoryLimit: w.MemoryLimit(), LastCause: w.LastCause(),
+		Ready: w.Ready, Serve: serve, Tell: w.Tell, Deadline: w.Deadline,
 	})
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil

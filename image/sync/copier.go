@@ -222,6 +222,13 @@ func (c *copier) object(ctx context.Context, n image.ObjectNumber) error {
 		return err
 	}
 	defer c.bytes.Release(weight)
+	if shared := c.Limits.Credit; shared != nil {
+		whole := int64(c.remote.Layout.ObjectSize())
+		if err := shared.Take(ctx, whole); err != nil {
+			return err
+		}
+		defer shared.Give(whole)
+	}
 	var last history
 	for attempt := range copyAttempts {
 		h := history{}

@@ -93,6 +93,8 @@ type Job struct {
 type Limits struct {
 	Objects int   // at a time (rbd_concurrent_management_ops); 0: 10
 	Bytes   int64 // of their data; 0: 64 MiB. A single object may be larger
+	// Credit bounds their data together with other images'; nil: nobody else's.
+	Credit image.Credit
 }
 
 func (l Limits) withDefaults() Limits {

@@ -157,6 +157,11 @@ func (c *Core) stepRunning(m Msg) {
 			c.rep.held = m
 			c.do(Publish{})
 		}
+	case ReadingWaits:
+		if c.rep != nil && c.rep.reading {
+			c.rep.planner.Tight(true)
+			c.pumpIfReplaying()
+		}
 	case SyncProgressed:
 		if c.state == ImageSync {
 			c.sync = m
@@ -264,7 +269,7 @@ func (c *Core) do(e Effect) {
 // isResult tells whether the message answers an effect.
 func isResult(m Msg) bool {
 	switch m.(type) {
-	case Start, Stop, Flush, Pause, Resume, LockLost, LocalJournalChanged, RemoteJournalChanged, Renamed, EntriesHeld, CommitDue, SyncProgressed, OperationProgressed:
+	case Start, Stop, Flush, Pause, Resume, LockLost, LocalJournalChanged, RemoteJournalChanged, Renamed, EntriesHeld, ReadingWaits, CommitDue, SyncProgressed, OperationProgressed:
 		return false
 	}
 	return true

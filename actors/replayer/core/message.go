@@ -72,6 +72,9 @@ type (
 		Last   journal.ObjectPosition
 		Delay  time.Duration
 	}
+	// ReadingWaits says that the ReadEntries under way waits for memory that other images
+	// hold, or this one: everything that was read has to be done with.
+	ReadingWaits struct{}
 	// CommitDue is the commit timer.
 	CommitDue struct{}
 	// SyncProgressed reports how far IMAGE_SYNC is.
@@ -280,6 +283,7 @@ func (LocalJournalChanged) msg()  {}
 func (RemoteJournalChanged) msg() {}
 func (Renamed) msg()              {}
 func (EntriesHeld) msg()          {}
+func (ReadingWaits) msg()         {}
 func (CommitDue) msg()            {}
 func (SyncProgressed) msg()       {}
 func (OperationProgressed) msg()  {}

@@ -45,6 +45,16 @@ func (c *Core) Progress() (Progress, bool) {
 	return p, true
 }
 
+// Released counts the bytes of entries that were read in this replay and are not held
+// any more, oldest first to within the steps that are under way together; false when
+// there is no replay.
+func (c *Core) Released() (int64, bool) {
+	if c.rep == nil {
+		return 0, false
+	}
+	return c.rep.pushed - int64(c.rep.planner.Held()), true
+}
+
 // behind counts the entries from safe to newest, across tags: a tag's predecessor
 // says how many entries the tag before it had. known is false when nothing is safe yet.
 func (r *replaying) behind(newest, safe journal.ObjectPosition, known bool) int64 {

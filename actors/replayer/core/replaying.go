@@ -18,6 +18,7 @@ type replaying struct {
 	localTag  journal.TagData // newest of the local journal
 	tag       journal.TagData // of the remote journal, of the entries being planned
 
+	pushed    int64   // bytes that the planner was given
 	reading   bool    // a ReadEntries is under way
 	broken    *Failed // a ReadEntries failed: stop when what was read is applied
 	timing    bool    // the commit timer runs
@@ -68,6 +69,7 @@ func (c *Core) stepReplaying(m Msg) {
 		}
 	case EntriesRead:
 		r.reading, r.held = false, EntriesHeld{}
+		r.planner.Tight(false)
 		if err := r.push(m.Entries, m.At); err != nil {
 			c.replayFailed(err)
 			return
@@ -252,6 +254,7 @@ func (r *replaying) push(entries []Entry, at time.Time) error {
 		if err := r.planner.Push(e.Entry); err != nil {
 			return err
 		}
+		r.pushed += int64(e.Bytes)
 	}
 	if n := len(entries); n > 0 {
 		r.read = entries[n-1].Position
