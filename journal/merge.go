@@ -44,16 +44,13 @@ func (d *Dropped) add(at wire.ObjectPosition) {
 //
 //	          first entry of a tag             newer tag in its place, or endTag
 //	between ───────────────────────▶ within ────────────────────────────────────▶ between
-//	   ▲
-//	   └── start (search, when the journal's beginning is unknown, then within)
+//	   ▲                               ▲
+//	   └── start, nothing committed    └── start, behind what is committed
 type mergeState uint8
 
 const (
-	// search: nothing is committed and the oldest sets may be gone, so the
-	// sequence starts at the oldest entry there is.
-	search mergeState = iota
 	// between: due is entry 0 of any tag above ended, at splay offset 0.
-	between
+	between mergeState = iota
 	// within: due is entry next of tag, at splay offset next mod width.
 	within
 )
@@ -79,18 +76,12 @@ type merge struct {
 }
 
 // newMerge starts behind a client's newest committed position, or, if it has none,
-// at the journal's beginning. trimmed says that object sets have been trimmed.
-func newMerge(width uint8, committed wire.ObjectSetPosition, trimmed bool) *merge {
+// at the journal's beginning, of which nothing may have been trimmed.
+func newMerge(width uint8, committed wire.ObjectSetPosition) *merge {
 	m := &merge{queues: make([]entryQueue, width)}
-	at, ok := committed.Newest()
-	switch {
-	case ok:
+	if at, ok := committed.Newest(); ok {
 		m.committed, m.anyCommitted = at, true
 		m.state, m.tag, m.next = within, at.Tag, at.Entry+1
-	case trimmed:
-		m.state = search
-	default:
-		m.state = between
 	}
 	return m
 }
@@ -128,10 +119,6 @@ func (m *merge) pop(q *entryQueue) Entry {
 func (m *merge) nextStep() step {
 	for {
 		switch m.state {
-		case search:
-			if s, ok := m.stepSearch(); ok {
-				return s
-			}
 		case between:
 			if s, ok := m.stepBetween(); ok {
 				return s
@@ -141,34 +128,6 @@ func (m *merge) nextStep() step {
 		}
 	}
 }
-
-// stepSearch needs to see the front of every splay offset; the caller reports
-// those that have nothing with exhausted.
-func (m *merge) stepSearch() (step, bool) {
-	var oldest *Entry
-	for o := range m.queues {
-		q := &m.queues[o]
-		if q.empty() {
-			if !q.exhausted {
-				return needStep(uint8(o)), true
-			}
-			continue
-		}
-		if f := q.front(); oldest == nil || before(f.Position, oldest.Position) {
-			oldest = f
-		}
-	}
-	if oldest == nil {
-		// Nothing at all is left: whatever is written now begins a tag.
-		m.state = between
-		return step{}, false
-	}
-	m.state, m.tag, m.next = within, oldest.Position.Tag, oldest.Position.Entry
-	return step{}, false
-}
-
-// exhausted says that the splay offset has no entry now.
-func (m *merge) exhausted(offset uint8) { m.queues[offset].exhausted = true }
 
 func (m *merge) stepBetween() (step, bool) {
 	q := &m.queues[0]
@@ -260,9 +219,8 @@ func (m *merge) takeDropped() Dropped {
 // entryQueue holds the entries of one splay offset that were read and not yet
 // handed out.
 type entryQueue struct {
-	entries   []Entry
-	bytes     int64 // Size of all entries
-	exhausted bool  // there was nothing when the offset was looked at last
+	entries []Entry
+	bytes   int64 // Size of all entries
 }
 
 func (q *entryQueue) empty() bool   { return len(q.entries) == 0 }
@@ -278,7 +236,6 @@ func (q *entryQueue) push(entries []Entry) (bytes int64) {
 	} else {
 		q.entries = append(q.entries, entries...)
 	}
-	q.exhausted = false
 	for i := range entries {
 		bytes += int64(entries[i].Size())
 	}

@@ -35,7 +35,6 @@ func TestMerge(t *testing.T) {
 		name      string
 		width     uint8
 		committed wire.ObjectSetPosition
-		trimmed   bool
 		feed      map[uint8][]Entry
 		want      []string
 		dropped   uint64
@@ -103,18 +102,13 @@ func TestMerge(t *testing.T) {
 			want: []string{"bad 3/2 for 3/0"},
 		},
 		{
-			name: "search starts at the oldest entry left", width: 2, trimmed: true,
-			feed: map[uint8][]Entry{0: {at(4, 3, 8)}, 1: {at(5, 3, 7), at(5, 3, 9)}},
-			want: []string{"3/7", "3/8", "3/9", "need 0"},
-		},
-		{
 			name: "width 1", width: 1,
 			feed: map[uint8][]Entry{0: {at(0, 0, 0), at(0, 0, 1), at(0, 2, 0)}},
 			want: []string{"0/0", "0/1", "end 0/2", "2/0", "need 0"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := newMerge(c.width, c.committed, c.trimmed)
+			m := newMerge(c.width, c.committed)
 			for o, entries := range c.feed {
 				m.feed(o, entries)
 			}
@@ -129,7 +123,7 @@ func TestMerge(t *testing.T) {
 }
 
 func TestMergeEndTag(t *testing.T) {
-	m := newMerge(2, nil, false)
+	m := newMerge(2, nil)
 	m.feed(0, []Entry{at(0, 3, 0), at(0, 3, 2)})
 	run(m)
 	if end := m.endTag(); *end != (EndOfTag{Tag: 3, Entries: 1}) {
@@ -145,19 +139,5 @@ func TestMergeEndTag(t *testing.T) {
 	}
 	if d := m.takeDropped(); d.Count != 1 || d.Last.Entry != 3 {
 		t.Fatalf("dropped %+v", d)
-	}
-}
-
-func TestMergeSearchOfAnEmptyJournal(t *testing.T) {
-	m := newMerge(2, nil, true)
-	for o := range uint8(2) {
-		if got := run(m); got[0] != fmt.Sprintf("need %d", o) {
-			t.Fatal(got)
-		}
-		m.exhausted(o)
-	}
-	m.feed(0, []Entry{at(0, 4, 0)})
-	if got := run(m); fmt.Sprint(got) != "[4/0 need 1]" {
-		t.Fatal(got)
 	}
 }

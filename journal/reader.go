@@ -100,22 +100,30 @@ func tooLarge(size int, maxEntry int64) error {
 	return &encoding.CorruptError{What: "journal.Entry", Reason: fmt.Sprintf("entry of %d bytes, %d is the most", size, maxEntry)}
 }
 
+// readRaw reads up to length bytes of a data object, none if it is missing.
+func (j *Journal) readRaw(ctx context.Context, number wire.ObjectNumber, at, length uint64) (b []byte, missing bool, err error) {
+	var op rados.ReadOp
+	data := op.Read(at, length)
+	err = j.data.Read(ctx, j.DataObject(number), &op)
+	if errors.Is(err, syscall.ENOENT) {
+		return nil, true, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read journal: %w", err)
+	}
+	return data.Data, false, nil
+}
+
 // read reads and parses length bytes from where r stands.
 func (j *Journal) read(ctx context.Context, number wire.ObjectNumber, at, length uint64) readResult {
 	name := j.DataObject(number)
-	var op rados.ReadOp
-	data := op.Read(at, length)
-	err := j.data.Read(ctx, name, &op)
-	if errors.Is(err, syscall.ENOENT) {
-		return readResult{atEnd: true, missing: true}
-	}
-	if err != nil {
-		return readResult{err: fmt.Errorf("read journal: %w", err)}
+	b, missing, err := j.readRaw(ctx, number, at, length)
+	if err != nil || missing {
+		return readResult{atEnd: missing, missing: missing, err: err}
 	}
 	j.mu.Lock()
 	maxEntry := wire.MaxEntrySize(j.meta.Order)
 	j.mu.Unlock()
-	b := data.Data
 	if len(b) < cap(b)/2 {
 		b = bytes.Clone(b) // entries keep their buffer alive: no large one for a few
 	}

@@ -18,7 +18,7 @@ func (t *Tailer) Next(ctx context.Context, maxBytes int64) (Batch, error) {
 	clear(t.polled)
 	var b Batch
 	err := t.collect(ctx, &b, maxBytes)
-	b.Dropped = t.merge.takeDropped()
+	b.Dropped, b.Bridged = t.merge.takeDropped(), t.takeBridged()
 	if len(b.Entries) > 0 || b.Ended != nil {
 		t.poll = t.cfg.MinPoll
 		return b, nil // an error is met again by the next call
@@ -104,6 +104,9 @@ func (t *Tailer) look(ctx context.Context, r *objectReader, mayWait bool) (found
 		}
 		if err := r.err; err != nil {
 			r.err = nil
+			if t.bridge(ctx, r, err) {
+				continue
+			}
 			return 0, err
 		}
 		within, tag := t.merge.state == within, t.merge.tag
@@ -116,7 +119,11 @@ func (t *Tailer) look(ctx context.Context, r *objectReader, mayWait bool) (found
 			}
 		case r.final(width):
 			if r.partial {
-				return 0, t.tornEntry(r)
+				torn := t.tornEntry(r)
+				if t.bridge(ctx, r, torn) {
+					continue
+				}
+				return 0, torn
 			}
 			if r.missing && r.seen.refresh == t.refresh {
 				// Never written, or trimmed? The header tells whether we still count.
@@ -129,7 +136,11 @@ func (t *Tailer) look(ctx context.Context, r *objectReader, mayWait bool) (found
 			r.more = true // what was written until the set was closed
 		case within && r.seen.nextTag > tag+1:
 			if r.partial {
-				return 0, t.tornEntry(r)
+				torn := t.tornEntry(r)
+				if t.bridge(ctx, r, torn) {
+					continue
+				}
+				return 0, torn
 			}
 			if t.owed() {
 				return 0, t.lostEntry(r)
@@ -139,9 +150,6 @@ func (t *Tailer) look(ctx context.Context, r *objectReader, mayWait bool) (found
 			r.more = true // what was written until the tag was over
 		case !t.polled[r.offset]:
 			r.more = true
-		case t.merge.state == search:
-			t.merge.exhausted(r.offset)
-			return foundSomething, nil
 		case t.stale():
 			if err := t.readHeader(ctx); err != nil {
 				return 0, err
@@ -149,7 +157,11 @@ func (t *Tailer) look(ctx context.Context, r *objectReader, mayWait bool) (found
 		case t.owed() && r.seen.refresh != t.refresh:
 			r.more = true // what the primary had committed then has to be there now
 		case t.owed():
-			return 0, t.lostEntry(r)
+			lost := t.lostEntry(r)
+			if r.partial && t.bridge(ctx, r, lost) {
+				continue
+			}
+			return 0, lost
 		default:
 			return foundNothing, nil
 		}
@@ -168,8 +180,6 @@ func (t *Tailer) startRead(ctx context.Context, r *objectReader, mayWait bool) (
 		size, l, ok := t.tryLease(r)
 		switch {
 		case ok:
-		case t.merge.state == search:
-			// It needs the front of every offset at once. That is once, at a start, and little.
 		case !mayWait:
 			return false, nil
 		default:
@@ -298,7 +308,8 @@ func (t *Tailer) readHeader(ctx context.Context) error {
 }
 
 // checkClient tells whether the client can rely on what is in the journal. While
-// a client is connected nothing is trimmed beyond any of its positions.
+// a client is connected nothing is trimmed beyond any of its positions, and nothing at
+// all if it has none.
 func checkClient(m Metadata, id string) error {
 	c, ok := m.Client(id)
 	switch {
@@ -306,6 +317,8 @@ func checkClient(m Metadata, id string) error {
 		return ErrNotRegistered
 	case c.State == wire.Disconnected:
 		return ErrDisconnected
+	case len(c.CommitPosition) == 0 && m.MinimumSet > 0:
+		return ErrTrimmed
 	}
 	for _, p := range c.CommitPosition {
 		if p.Object.Set(m.SplayWidth) < m.MinimumSet {

@@ -95,6 +95,7 @@ func TestTailerNeedsAClientThatCounts(t *testing.T) {
 			h.active, h.minimum = 5, 2
 			h.clients["peer"].CommitPosition = wire.ObjectSetPosition{{Object: 4}, {Object: 3}}
 		}, ErrTrimmed},
+		{"trimmed, with nothing committed", func(h *fakeHeader) { h.active, h.minimum = 5, 2 }, ErrTrimmed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tt := newTailTest(t, TailConfig{})

@@ -62,6 +62,9 @@ type Batch struct {
 	Ended *EndOfTag
 	// Dropped counts entries that were found behind a hole and left out.
 	Dropped Dropped
+	// Bridged are damaged bytes that were left out, for all in them was handed out or
+	// committed before.
+	Bridged []Bridged
 	// CaughtUp says that there is no more now: the due place was found empty.
 	CaughtUp bool
 }
@@ -75,6 +78,8 @@ type Tailer struct {
 	merge   *merge
 	readers []*objectReader
 	polled  []bool // offsets whose read was started in this call of Next
+
+	bridged []Bridged // since takeBridged
 
 	meta    Metadata
 	metaAt  time.Time
@@ -121,7 +126,7 @@ func NewTailer(ctx context.Context, j *Journal, cfg TailConfig) (*Tailer, error)
 
 func (t *Tailer) begin(committed wire.ObjectSetPosition) {
 	width := t.meta.SplayWidth
-	t.merge = newMerge(width, committed, t.meta.MinimumSet > 0)
+	t.merge = newMerge(width, committed)
 	t.polled = make([]bool, width)
 	for o := range width {
 		t.readers = append(t.readers, &objectReader{offset: o, number: t.meta.MinimumSet.Object(width, o), more: true})

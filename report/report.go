@@ -160,6 +160,20 @@ type Pool struct {
 	Restarts     int     `json:"restarts"`
 	LastCause    *Cause  `json:"last_cause,omitempty"`
 	Images       []Image `json:"images"`
+	// Trash are the copies that mirroring has put into the pool's trash and that are still to be
+	// deleted, as its leader knows them.
+	Trash []Deletion `json:"trash,omitempty"`
+}
+
+// Deletion is a copy in the trash that is to be deleted.
+type Deletion struct {
+	ImageID string    `json:"image_id"`
+	Due     time.Time `json:"due"`     // when it is tried next, or its deferment ends
+	Running bool      `json:"running"` // it is being deleted, or waits for a slot
+	Retries int       `json:"retries"` // attempts that failed
+	// Error and Errno say why the last attempt failed; "" and 0 if none did.
+	Error string `json:"error,omitempty"`
+	Errno int    `json:"errno,omitempty"`
 }
 
 // Peer is the cluster that a pool is mirrored from.

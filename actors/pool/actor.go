@@ -586,6 +586,9 @@ func (p *Pool) snapshot() report.Pool {
 			}
 		}
 	}
+	if p.opt.Trash != nil {
+		r.Trash = p.opt.Trash.Queue()
+	}
 	for _, image := range p.alone {
 		r.Images = append(r.Images, image)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/report"
 )
 
 // Deleter deletes the local copies that mirroring has put into the trash of a pool and
@@ -38,8 +39,9 @@ type Deleter struct {
 	Fenced func(err error)
 	Log    zerolog.Logger
 
-	kick chan struct{}
-	told map[string]string // errors that were logged, by image
+	kick  chan struct{}
+	told  map[string]string // errors that were logged, by image
+	queue *deletions
 }
 
 // busyRetry is the pause after a deletion that failed because the image is in use or
@@ -48,7 +50,7 @@ const busyRetry = 5 * time.Second
 
 // NewDeleter completes a deleter. Run runs it.
 func NewDeleter(d Deleter) *Deleter {
-	d.kick, d.told = make(chan struct{}, 1), map[string]string{}
+	d.kick, d.told, d.queue = make(chan struct{}, 1), map[string]string{}, newDeletions()
 	return &d
 }
 
@@ -60,9 +62,13 @@ func (d *Deleter) Kick() {
 	}
 }
 
+// Queue tells what is still to be deleted, what comes first first. Any goroutine may ask.
+func (d *Deleter) Queue() []report.Deletion { return d.queue.list() }
+
 // Run deletes until ctx ends and what is under way has stopped.
 func (d *Deleter) Run(ctx context.Context) {
 	retry := map[string]time.Time{}
+	defer d.queue.listed(nil, nil) // another leader's by then
 	for ctx.Err() == nil {
 		next := time.Now().Add(d.Refresh)
 		copies, err := d.list(ctx)
@@ -79,8 +85,11 @@ func (d *Deleter) Run(ctx context.Context) {
 			}
 			now := time.Now()
 			due, wake := dueCopies(copies, retry, now)
+			d.queue.listed(copies, due)
 			for id, err := range d.removeAll(ctx, due) {
-				if retry[id] = time.Now().Add(d.failed(id, err)); retry[id].Before(wake) || wake.IsZero() {
+				retry[id] = time.Now().Add(d.failed(id, err))
+				d.queue.failed(id, err, retry[id])
+				if retry[id].Before(wake) || wake.IsZero() {
 					wake = retry[id]
 				}
 			}
@@ -136,7 +145,10 @@ func (d *Deleter) removeAll(ctx context.Context, ids []string) map[string]error 
 		}
 		running.Go(func() {
 			defer release()
-			if err := d.remove(ctx, id); err != nil && ctx.Err() == nil {
+			err := d.remove(ctx, id)
+			if err == nil {
+				d.queue.done(id)
+			} else if ctx.Err() == nil {
 				mu.Lock()
 				failed[id] = err
 				mu.Unlock()

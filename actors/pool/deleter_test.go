@@ -11,11 +11,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/rs/zerolog"
 
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/report"
 )
 
 func TestDueCopies(t *testing.T) {
@@ -84,14 +87,30 @@ func TestDeleter(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { d.Run(ctx); close(done) }()
-		time.Sleep(10 * time.Second)
+		time.Sleep(9 * time.Second)
+		// What waits is told with what became of it so far.
+		if got, want := d.Queue(), []report.Deletion{
+			{ImageID: "busy", Due: at(10), Retries: 2, Error: "device or resource busy", Errno: 16},
+			{ImageID: "parent", Due: at(10), Retries: 2, Error: (&image.ChildrenError{Snapshot: "s", Children: []string{"child"}}).Error(), Errno: 16},
+			{ImageID: "panics", Due: at(40), Retries: 1, Errno: 5},
+			{ImageID: "in-a-minute", Due: at(60)}, {ImageID: "fenced", Due: at(100)},
+		}; !cmp.Equal(got, want, cmpopts.IgnoreFields(report.Deletion{}, "Error")) || got[1].Error != want[1].Error || got[2].Error == "" {
+			t.Error(cmp.Diff(want, got))
+		}
+		time.Sleep(time.Second)
 		mu.Lock()
 		trash["kicked"] = rbd.TrashSpec{DefermentEnds: at(10)}
 		mu.Unlock()
 		d.Kick()
 		time.Sleep(100 * time.Second)
+		if q := d.Queue(); len(q) != 1 || q[0].ImageID != "fenced" || q[0].Retries != 1 {
+			t.Errorf("in the end %+v are to be deleted", q)
+		}
 		cancel()
 		<-done
+		if q := d.Queue(); len(q) > 0 {
+			t.Errorf("one that has ended tells of %+v", q)
+		}
 		want := map[string]time.Duration{
 			"now": 0, "kicked": 10 * time.Second, "busy": 15 * time.Second, "parent": 15 * time.Second, "panics": 40 * time.Second, "in-a-minute": time.Minute,
 		}

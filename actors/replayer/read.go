@@ -138,6 +138,10 @@ func (p *performer) readEntries(ctx context.Context, maxBytes int) (core.Msg, er
 				Stringer("first", b.Dropped.First).Stringer("last", b.Dropped.Last).
 				Msg("left out journal entries behind a hole at the end of a tag: the primary crashed before it acknowledged them")
 		}
+		for _, d := range b.Bridged {
+			p.Log.Warn().Str("object", d.Object).Uint64("from", d.From).Uint64("to", d.To).Stringer("before", d.Before).Err(d.Err).
+				Msg("left out damaged bytes of the journal: every entry in them is behind our position")
+		}
 		if len(b.Entries) > 0 || b.Ended != nil {
 			entries, err := p.decode(b.Entries)
 			if err != nil && len(entries) == 0 {

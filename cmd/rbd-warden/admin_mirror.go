@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,11 +78,11 @@ func (p *poolReplayer) add(worker int, w report.Worker, part report.Pool) {
 			callouts = append(slices.Clip(callouts), c)
 		}
 	}
-	health := worse(ns.Health, part.Health)
+	health, trash := worse(ns.Health, part.Health), slices.Concat(ns.Trash, part.Trash) // only a leader has any
 	if part.Leader {
 		*ns = part // whose instance leads, and is told as the process's
 	}
-	ns.Images, ns.Callouts, ns.Health, ns.Stopped = images, callouts, health, stopped
+	ns.Images, ns.Callouts, ns.Health, ns.Stopped, ns.Trash = images, callouts, health, stopped, trash
 }
 
 // worse is the worse of two healths.
@@ -329,7 +330,8 @@ func imageState(i report.Image) string {
 	return "Starting"
 }
 
-// deleterStatus tells which copies are being deleted.
+// deleterStatus tells which copies are being deleted, and which wait: until their deferment ends, as upstream's, or to be
+// tried again (ImageDeleter::DeleteInfo::print_status). The key "error" is ours.
 func deleterStatus(pools []report.Pool) *admin.Value {
 	v := admin.NewObject("image_deleter_status")
 	queue := v.Array("delete_images_queue")
@@ -340,8 +342,33 @@ func deleterStatus(pools []report.Pool) *admin.Value {
 			}
 		}
 	}
-	v.Array("failed_deletes_queue")
+	failed := v.Array("failed_deletes_queue")
+	for _, p := range pools {
+		for _, d := range p.Trash {
+			if d.Running {
+				queue.Object("delete_info").String("image_id", d.ImageID)
+				continue
+			}
+			o := failed.Object("delete_info")
+			o.String("image_id", d.ImageID)
+			o.String("error_code", errorText(d.Errno))
+			o.Int("retries", int64(d.Retries))
+			if d.Error != "" {
+				o.String("error", d.Error)
+			}
+		}
+	}
 	return v
+}
+
+// errorText is an error number in Ceph's words (cpp_strerror).
+func errorText(errno int) string {
+	if errno == 0 {
+		return "(0) Success"
+	}
+	// The C library's words begin with a capital, Go's do not.
+	text := syscall.Errno(errno).Error()
+	return fmt.Sprintf("(%d) %s%s", errno, strings.ToUpper(text[:1]), text[1:])
 }
 
 // workerPrefix is how a worker is told from the first one where names would collide.

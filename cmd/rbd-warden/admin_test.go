@@ -75,6 +75,24 @@ func TestMirrorStatusIsUpstreams(t *testing.T) {
 	}
 }
 
+// A copy that cannot be deleted is in the queue of failed ones, as is one whose deferment has not ended.
+func TestDeleterStatusIsUpstreams(t *testing.T) {
+	v := deleterStatus([]report.Pool{{
+		Images: []report.Image{{LocalID: "a", Step: "REPLAYING"}, {LocalID: "b", Step: removing}},
+		Trash: []report.Deletion{
+			{ImageID: "c", Running: true, Retries: 1, Errno: 16},
+			{ImageID: "d", Retries: 3, Errno: 16, Error: "image d has clones"},
+			{ImageID: "e"},
+		},
+	}})
+	want := `{"delete_images_queue":[{"image_id":"b"},{"image_id":"c"}],"failed_deletes_queue":[` +
+		`{"image_id":"d","error_code":"(16) Device or resource busy","retries":3,"error":"image d has clones"},` +
+		`{"image_id":"e","error_code":"(0) Success","retries":0}]}`
+	if got := string(admin.Render(v, admin.JSON)); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
 // Every step of an image has a word of rbd-mirror's.
 func TestImageStates(t *testing.T) {
 	seen := map[string][]string{}

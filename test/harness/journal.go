@@ -190,6 +190,15 @@ func (i *Image) ReadObject(t testing.TB, c *lab.Cluster, name string) []byte {
 	return data
 }
 
+// TryObject is ReadObject of an object that may be missing, and is empty then.
+func (i *Image) TryObject(t testing.TB, c *lab.Cluster, name string) []byte {
+	t.Helper()
+	if _, err := Try(c, "rados", append(i.Pool.place(), "stat", name)...); err != nil {
+		return nil
+	}
+	return i.ReadObject(t, c, name)
+}
+
 // WriteObject replaces an object's data on a cluster.
 func (i *Image) WriteObject(t testing.TB, c *lab.Cluster, name string, data []byte) {
 	t.Helper()
@@ -208,10 +217,10 @@ type PlacedEntry struct {
 	Size   int
 }
 
-// Entries reads the entries of a journal's data object on the primary. Padding ends the list.
+// Entries reads the entries of a journal's data object on the primary, none if it is missing. Padding ends the list.
 func (i *Image) Entries(t testing.TB, object string) []PlacedEntry {
 	t.Helper()
-	data := i.ReadObject(t, i.Primary(), object)
+	data := i.TryObject(t, i.Primary(), object)
 	var found []PlacedEntry
 	for at := 0; at < len(data) && data[at] != 0; {
 		entry, size, err := journal.DecodeEntry(data[at:])
