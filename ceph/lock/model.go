@@ -89,6 +89,9 @@ func (o *Object) Names() []string {
 	return names
 }
 
+// Lockers are the holders of a lock, also those that have expired.
+func (o *Object) Lockers(name string) []Locker { return slices.Clone(o.locks[name].Lockers) }
+
 // live is a lock without the lockers that have expired.
 func (o *Object) live(name string, now time.Time) Info {
 	i := o.locks[name]

@@ -19,6 +19,10 @@ const (
 	Notify Kind = "notify"
 	Watch  Kind = "watch"
 	SnapID Kind = "snapid" // allocation and removal
+	// Deliver is no operation, but a notification on its way to a watcher, the Client.
+	// Its Delay keeps the watcher's later ones back, too; with Fail it is lost, and with
+	// Twice it comes once more.
+	Deliver Kind = "deliver"
 )
 
 // Op is an operation that is about to be performed.
@@ -31,6 +35,8 @@ type Op struct {
 	Kind      Kind
 	Read      *rados.ReadOp
 	Write     *rados.WriteOp
+	Payload   []byte // of a notification
+	Cookie    uint64 // of the watch that a notification is delivered to
 }
 
 // Verdict says what happens to an operation. The zero value lets it pass.
@@ -43,6 +49,7 @@ type Verdict struct {
 	Late                    time.Duration // performed; the answer comes later
 	Lose                    bool          // performed; no answer ever comes
 	Hide                    error         // performed; the answer is this error
+	Twice                   bool          // see Deliver
 }
 
 // Faults judges operations. It is called with no lock held, from the goroutine that
@@ -71,7 +78,10 @@ type Chaos struct {
 }
 
 // Judge implements Faults.
-func (c *Chaos) Judge(Op) (v Verdict) {
+func (c *Chaos) Judge(op Op) (v Verdict) {
+	if op.Kind == Deliver {
+		return Verdict{}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.rng == nil {

@@ -64,6 +64,9 @@ func (io *ioContext) do(ctx context.Context, op Op, perform func() error) error 
 		return err
 	}
 	v := io.judge(&op)
+	if err := ctx.Err(); err != nil { // the judge took its time
+		return err
+	}
 	if v.CrashBefore {
 		io.client.Crash()
 		return ErrCrashed
@@ -75,7 +78,7 @@ func (io *ioContext) do(ctx context.Context, op Op, perform func() error) error 
 		<-before
 		err := v.Fail
 		if err == nil {
-			err = io.perform(perform)
+			err = io.perform(op, perform)
 		}
 		io.leave(op.Object, mine)
 		switch {
@@ -117,7 +120,7 @@ func (io *ioContext) judge(op *Op) Verdict {
 }
 
 // perform does the work if the client still may when its turn has come.
-func (io *ioContext) perform(fn func() error) error {
+func (io *ioContext) perform(op Op, fn func() error) error {
 	c := io.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -133,7 +136,10 @@ func (io *ioContext) perform(fn func() error) error {
 	if !slices.ContainsFunc(s.pools, func(p rados.Pool) bool { return p.ID == io.pool.ID }) {
 		return syscall.ENOENT
 	}
-	return fn()
+	op.Client, op.Pool, op.Namespace = c, io.pool, io.namespace
+	err := fn()
+	s.observe(op, err)
+	return err
 }
 
 // enqueue takes a place behind the operations on the object that are under way.

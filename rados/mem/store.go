@@ -20,6 +20,10 @@ type Options struct {
 	Now func() time.Time
 	// Faults judges every operation; nil: nothing goes wrong.
 	Faults Faults
+	// Observe is told of each operation that was performed, and how it ended, before
+	// anything else happens on the store; nil: nobody looks. It must not use the store
+	// but through the view.
+	Observe func(v View, op Op, err error)
 	// Config is what Client.Option answers; others give ENOENT.
 	Config map[string]string
 	// MonCommand answers Client.MonCommand; nil: EOPNOTSUPP.

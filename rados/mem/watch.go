@@ -79,13 +79,30 @@ func (w *watch) serve() {
 			n := w.queue[0]
 			w.queue = w.queue[1:]
 			w.mu.Unlock()
-			w.handler.Notified(n)
+			w.deliver(n)
 			continue
 		}
 		lost := w.lost
 		w.mu.Unlock()
 		w.handler.WatchLost(lost)
 		return
+	}
+}
+
+// deliver gives the handler a notification as the faults will have it.
+func (w *watch) deliver(n rados.Notification) {
+	s := w.client.store
+	v := Verdict{}
+	if s.opt.Faults != nil {
+		v = s.opt.Faults.Judge(Op{Client: w.client, Namespace: w.key.namespace, Object: w.key.name, Kind: Deliver, Payload: n.Payload, Cookie: w.cookie})
+	}
+	time.Sleep(v.Delay)
+	if v.Fail != nil || w.client.Crashed() {
+		return
+	}
+	w.handler.Notified(n)
+	if v.Twice {
+		w.handler.Notified(n)
 	}
 }
 
@@ -212,7 +229,7 @@ func (io *ioContext) Notify(ctx context.Context, object string, payload []byte, 
 	}
 	n := &notice{waiting: map[*watch]bool{}, done: make(chan struct{})}
 	var targets []*watch
-	err := io.do(ctx, Op{Object: object, Kind: Notify}, func() error {
+	err := io.do(ctx, Op{Object: object, Kind: Notify, Payload: payload}, func() error {
 		o := io.client.store.objects[io.key(object)]
 		if o == nil || !o.exists {
 			return syscall.ENOENT
