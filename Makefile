@@ -72,6 +72,15 @@ DURATION ?= 1h
 soak-random: build
 	$(GO) test $(call tags,live) -count 1 -v -timeout 0 -run TestRandom ./test/random -duration $(DURATION) -seed $(or $(SEED),0)
 
+# The simulation: SEED=N repeats one run and prints its trace; without it, runs of random seeds for DURATION (10m).
+.PHONY: sim
+sim:
+ifneq ($(SEED),)
+	$(GO) test -count 1 -v -run 'TestSimulation$$' ./test/sim -seed $(SEED)
+else
+	$(GO) test -count 1 -v -timeout 0 -run 'TestSimulation$$' ./test/sim -duration $(if $(filter command environment,$(origin DURATION)),$(DURATION),10m)
+endif
+
 .PHONY: test-race
 test-race:
 	$(GO) test $(call tags) -race -timeout 20m $(UNIT_PACKAGES)

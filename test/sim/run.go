@@ -1,0 +1,193 @@
+package sim
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/rbdwarden/rbdwarden/ceph"
+	"github.com/rbdwarden/rbdwarden/ceph/lock"
+	"github.com/rbdwarden/rbdwarden/ceph/rbd"
+	"github.com/rbdwarden/rbdwarden/image"
+	"github.com/rbdwarden/rbdwarden/rados/mem"
+)
+
+// outcome is how a run ended.
+type outcome struct {
+	hash  uint64 // of the trace
+	lines int    // of it
+	took  time.Duration
+	err   error // nil: all invariants held
+}
+
+// patience is how long a run waits, in its own time, for everything to be in order again
+// when the trouble is over.
+const patience = 30 * time.Minute
+
+// simulate does the run of a seed. The trace is written to verbose unless that is nil.
+func simulate(t *testing.T, seed uint64, verbose io.Writer) (out outcome) {
+	t.Helper()
+	cryptotest.SetGlobalRandom(t, seed)
+	set := draw(rand.New(rand.NewPCG(seed, 1)))
+	start := time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, seed, set, verbose)
+		begin := time.Now()
+		w.trace.add("%+v", set)
+		out.err = w.story()
+		w.end()
+		if err := w.oracle.violation(); err != "" {
+			out.err = errors.New(err)
+		}
+		w.trace.add("the end after %v: %v", time.Since(begin), out.err)
+		out.hash, out.lines = w.trace.hash(), w.trace.lines
+	})
+	out.took = time.Since(start)
+	return out
+}
+
+func (w *world) story() error {
+	for seat := range w.workers {
+		w.startWorker(seat)
+	}
+	w.tend()
+	w.trouble()
+	w.calm()
+	return w.recovers()
+}
+
+// recovers waits until every copy is equal and says so.
+func (w *world) recovers() error {
+	var why error
+	for range patience / time.Second {
+		if v := w.oracle.violation(); v != "" {
+			return errors.New(v)
+		}
+		w.tendCalmly()
+		time.Sleep(time.Second)
+		if why = w.behind(); why == nil {
+			return w.equal()
+		}
+	}
+	return fmt.Errorf("after %v without trouble: %w", patience, why)
+}
+
+// tendCalmly sees to it that each image runs where it is to run, and nowhere else.
+func (w *world) tendCalmly() {
+	for n, p := range w.primaries {
+		for seat, k := range w.workers {
+			if seat != w.owner[n] {
+				k.leave(p.model)
+			}
+		}
+	}
+	w.tend()
+}
+
+// behind says what is still to be done.
+func (w *world) behind() error {
+	for n, p := range w.primaries {
+		said := w.workers[w.owner[n]].said(p.model)
+		if p.promoted {
+			if said.State == "replaying" {
+				return fmt.Errorf("%s was promoted and its status is %q", p.globalID, said.State)
+			}
+			continue
+		}
+		if said.State != "replaying" || said.EntriesBehind != 0 {
+			return fmt.Errorf("%s: its status is %q, %d entries behind: %s; last %v", p.globalID, said.State, said.EntriesBehind, said.Description, said.LastCause)
+		}
+		at := said.Safe
+		if p.tid > 0 && (at == nil || at.Tag != uint64(p.tag) || at.Entry != uint64(p.tid-1)) {
+			return fmt.Errorf("%s: safe is %v of entry %d", p.globalID, at, p.tid-1)
+		}
+	}
+	return nil
+}
+
+// equal compares the copies with what the primaries have written.
+func (w *world) equal() error {
+	for _, p := range w.primaries {
+		if p.promoted {
+			continue
+		}
+		if err := w.shows(p.model, ceph.NoSnap, p.next()-1); err != nil {
+			return err
+		}
+		h, err := image.ReadHeader(w.ctx, w.hereIO, p.copied)
+		if err != nil {
+			return err
+		}
+		for name, n := range p.snaps {
+			s := h.Snapshot(rbd.UserSnapshot{}, name)
+			if s == nil {
+				return fmt.Errorf("%s: snapshot %s is missing", p.globalID, name)
+			}
+			if err := w.shows(p.model, s.ID, n); err != nil {
+				return fmt.Errorf("snapshot %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// shows compares a copy, or a snapshot of it, with the primary's contents behind event n.
+func (w *world) shows(m *model, snap ceph.SnapID, n int32) error {
+	r, err := image.OpenReader(w.ctx, w.hereIO, m.copied, snap)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	pieces, err := r.Read(w.ctx, 0, r.Size())
+	if err != nil {
+		return err
+	}
+	got, want := image.Flat(pieces, 0, r.Size()), m.contents(n, 0, m.sectors)
+	if len(got) != len(want) {
+		return fmt.Errorf("%s has %d bytes instead of %d", m.globalID, len(got), len(want))
+	}
+	for s := range m.sectors {
+		if a, b := got[s*sector:][:sector], want[s*sector:][:sector]; !bytes.Equal(a, b) {
+			have, _ := m.read(a, s)
+			return fmt.Errorf("%s: sector %d shows event %d instead of %d", m.globalID, s, have.n, m.newest(s, n))
+		}
+	}
+	return nil
+}
+
+// end stops all workers in order. No lock may be left of those that were not killed.
+func (w *world) end() {
+	w.calm()
+	for _, k := range w.workers {
+		for _, p := range w.primaries {
+			k.leave(p.model)
+		}
+	}
+	w.goes.Wait()
+	w.oracle.local.Look(w.oracle.pool, "", func(v mem.View) {
+		for _, p := range w.primaries {
+			for _, k := range w.workers {
+				if p.copied != "" && !k.local.Crashed() && v.Holds(k.local, rbd.HeaderObject(p.copied), lock.RBDName) {
+					w.oracle.violated("%s: worker %d has left it and holds its lock", p.globalID, k.seat)
+				}
+			}
+		}
+	})
+	for _, pid := range w.processes {
+		actors.ProcessRegistry.Remove(pid)
+	}
+	for _, p := range w.primaries {
+		w.check(p.image.Close(w.ctx))
+	}
+	for _, k := range w.workers {
+		k.local.Close()
+		k.remote.Close()
+	}
+	time.Sleep(10 * time.Minute) // answers that nobody waits for any more are still on their way
+}

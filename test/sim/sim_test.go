@@ -1,0 +1,58 @@
+package sim
+
+import (
+	"flag"
+	"math"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+)
+
+var (
+	seed  = flag.Uint64("seed", 0, "print the trace of one run")
+	seeds = flag.Uint64("seeds", 1200, "how many runs")
+	first = flag.Uint64("first", 1, "the first seed of the runs")
+	long  = flag.Duration("duration", 0, "runs of random seeds for so long, until one fails")
+)
+
+// TestMain lets one goroutine run at a time: those that wake at the same moment of virtual
+// time then do so in the same order in each run of a seed.
+func TestMain(m *testing.M) {
+	runtime.GOMAXPROCS(1)
+	os.Exit(m.Run())
+}
+
+// TestSimulation does many short runs.
+func TestSimulation(t *testing.T) {
+	if *seed != 0 {
+		out := simulate(t, *seed, os.Stdout)
+		if out.err != nil {
+			t.Errorf("seed %d: %v", *seed, out.err)
+		}
+		return
+	}
+	start, lines, runs := time.Now(), 0, uint64(0)
+	if *long > 0 {
+		*first, *seeds = uint64(start.UnixNano())%1e12, math.MaxUint64>>1
+	}
+	for s := *first; s < *first+*seeds && (*long == 0 || time.Since(start) < *long); s++ {
+		runs++
+		out := simulate(t, s, nil)
+		lines += out.lines
+		if out.err != nil {
+			t.Fatalf("seed %d: %v\nmake sim SEED=%d repeats it and prints its trace", s, out.err, s)
+		}
+	}
+	t.Logf("%d runs, %d lines of trace, %v a run", runs, lines, time.Since(start)/time.Duration(runs))
+}
+
+// TestSeedRepeats: the same seed is the same run, to the last operation.
+func TestSeedRepeats(t *testing.T) {
+	for s := *first; s < *first+20; s++ {
+		a, b := simulate(t, s, nil), simulate(t, s, nil)
+		if a.hash != b.hash || a.lines != b.lines {
+			t.Errorf("seed %d: %d lines with the sum %x, then %d with %x", s, a.lines, a.hash, b.lines, b.hash)
+		}
+	}
+}

@@ -1,0 +1,151 @@
+package sim
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/rbdwarden/rbdwarden/messages"
+)
+
+// The story of a run: what happens, and when.
+
+// trouble lets things happen, good and bad.
+func (w *world) trouble() {
+	for range w.set.actions {
+		w.pause()
+		w.writes()
+		if !w.set.calm {
+			w.misfortune()
+		}
+		if w.set.promote && w.rng.IntN(8) == 0 {
+			w.promote(w.primaries[0].model)
+		}
+		w.tend()
+		if w.oracle.violation() != "" {
+			return
+		}
+	}
+}
+
+// pause lets some time pass: mostly little, so that things fall together.
+func (w *world) pause() {
+	d := time.Duration(w.rng.ExpFloat64() * float64(300*time.Millisecond))
+	if w.rng.IntN(6) == 0 {
+		d *= 40
+	}
+	time.Sleep(d)
+}
+
+// writes lets primaries write.
+func (w *world) writes() {
+	p := w.primaries[w.rng.IntN(len(w.primaries))]
+	for range w.rng.IntN(12) {
+		w.check(p.write(w.ctx))
+	}
+	if w.rng.IntN(3) == 0 {
+		w.check(p.commit(w.ctx))
+	}
+}
+
+// passing is trouble that passes by itself.
+func (w *world) passing(name string, f *faults, now weather) {
+	d := time.Duration(w.rng.ExpFloat64() * float64(8*time.Second))
+	w.trace.add("%s, for %v", name, d)
+	f.set(now)
+	w.goes.Go(func() {
+		time.Sleep(d)
+		f.set(weather{})
+		w.trace.add("%s is over", name)
+	})
+}
+
+func (w *world) misfortune() {
+	f := w.faultsHere
+	if w.rng.IntN(3) == 0 {
+		f = w.faultsThere
+	}
+	k := w.workers[w.rng.IntN(len(w.workers))]
+	n := w.rng.IntN(len(w.primaries))
+	m := w.primaries[n].model
+	switch w.rng.IntN(20) {
+	case 0, 1:
+		w.passing("operations fail", f, weather{fail: 0.05, hide: 0.05, lost: 0.2})
+	case 2:
+		w.passing("operations are slow", f, weather{slow: 0.2, slowness: 3 * time.Second, lost: 0.1})
+	case 3:
+		w.passing("hardly anything works", f, weather{fail: 0.4, hide: 0.2, slow: 0.3, slowness: 20 * time.Second, lost: 0.5})
+	case 4:
+		w.passing("the disks are full", w.faultsHere, weather{full: []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT}[w.rng.IntN(2)]})
+	case 5, 6:
+		k.kill(time.Duration(w.rng.ExpFloat64() * float64(5*time.Millisecond)))
+	case 7, 8:
+		d := time.Duration(w.rng.ExpFloat64() * float64(20*time.Second))
+		w.trace.add("worker %d freezes for %v", k.seat, d)
+		k.freeze()
+		w.goes.Go(func() {
+			time.Sleep(d)
+			k.thaw()
+			w.trace.add("worker %d goes on", k.seat)
+		})
+	case 9:
+		w.trace.add("worker %d loses its watches", k.seat)
+		k.local.LoseWatches()
+	case 10:
+		w.trace.add("worker %d is blocklisted", k.seat)
+		w.check(w.hereIO.Cluster().Blocklist(w.ctx, k.local.Addresses(), time.Hour))
+	case 11, 12, 13:
+		w.owner[n] = w.rng.IntN(len(w.workers))
+		w.trace.add("%s is to run in worker %d", m.globalID, w.owner[n])
+	case 14:
+		w.trace.add("%s is restarted", m.globalID)
+		k.tell(m, messages.RestartImage{})
+	case 15:
+		k.tell(m, messages.NudgeImage{})
+		k.tell(m, messages.FlushImage{})
+	case 16:
+		k.mu.Lock()
+		k.panics = true
+		k.mu.Unlock()
+	}
+}
+
+// tend does what the daemons and their leader do: workers that died are started again,
+// and images are run by whom they are given to. It may come late, so that two workers run
+// an image for a while.
+func (w *world) tend() {
+	for seat, k := range w.workers {
+		k.mu.Lock()
+		fenced, dead := k.fenced, k.dead
+		k.mu.Unlock()
+		if fenced {
+			k.kill(0)
+			dead = true
+		}
+		if dead {
+			w.startWorker(seat)
+		}
+	}
+	for n, p := range w.primaries {
+		for seat, k := range w.workers {
+			switch {
+			case seat == w.owner[n]:
+				k.run(p.model)
+			case w.rng.IntN(3) > 0:
+				k.leave(p.model)
+			}
+		}
+	}
+}
+
+// calm ends all trouble.
+func (w *world) calm() {
+	w.trace.add("the trouble is over")
+	w.faultsHere.set(weather{})
+	w.faultsThere.set(weather{})
+	for _, k := range w.workers {
+		k.thaw()
+		k.mu.Lock()
+		k.panics = false
+		k.mu.Unlock()
+	}
+}

@@ -1,0 +1,38 @@
+package sim
+
+import (
+	"fmt"
+	"hash/fnv"
+	"io"
+	"sync"
+	"time"
+)
+
+// trace is what happened, in order, one line each.
+type trace struct {
+	mu    sync.Mutex
+	start time.Time
+	sum   uint64 // of the lines, in any order: what happens at one moment has none
+	lines int
+	to    io.Writer // nil: only the sum is kept
+}
+
+func (t *trace) add(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	line := fmt.Sprintf("%14.6f  %s\n", time.Since(t.start).Seconds()*1000, fmt.Sprintf(format, args...))
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, line)
+	t.sum += h.Sum64()
+	t.lines++
+	if t.to != nil {
+		_, _ = io.WriteString(t.to, line)
+	}
+}
+
+// hash is what two runs of one seed have in common.
+func (t *trace) hash() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sum
+}
