@@ -420,3 +420,77 @@ func omapOfARemovedObject(one, two, three ceph.SnapID) []*rados.WriteOp {
 		at(three, two, one).WriteFull([]byte("d")),
 	}
 }
+
+// TestForgetWatches: the OSD has dropped a watch, and its client does not know until it is told.
+func TestForgetWatches(t *testing.T) {
+	s, c, io := newPool(t, Options{})
+	do(t, io, "o", w().Create(false))
+	lost := make(chan error, 1)
+	watch, err := io.Watch(ctx, "o", 0, lostHandler(lost))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Close(ctx)
+	tell := c.ForgetWatches()
+	if r, err := openPool(t, s.Connect()).Notify(ctx, "o", nil, time.Second); err != nil || len(r.Acks)+len(r.Missed) > 0 {
+		t.Errorf("notification reached %+v, %v", r, err)
+	}
+	if _, err := watch.Check(); err != nil {
+		t.Errorf("the client knows already: %v", err)
+	}
+	tell()
+	want(t, <-lost, syscall.ENOTCONN)
+}
+
+type lostHandler chan error
+
+func (lostHandler) Notified(n rados.Notification) { n.Ack(nil) }
+func (h lostHandler) WatchLost(err error)         { h <- err }
+
+// TestDelivery: a notification is lost, then comes twice, as the faults want it; and each
+// operation is observed when it was performed.
+func TestDelivery(t *testing.T) {
+	var verdict Verdict
+	observed := 0
+	s, _, io := newPool(t, Options{
+		Faults: FaultFunc(func(op Op) Verdict {
+			if op.Kind == Deliver {
+				return verdict
+			}
+			return Verdict{}
+		}),
+		Observe: func(v View, op Op, err error) {
+			if op.Kind == Write && v.Exists(op.Object) {
+				observed++
+			}
+		},
+	})
+	do(t, io, "o", w().Create(false))
+	if observed != 1 {
+		t.Errorf("observed %d writes", observed)
+	}
+	heard := make(counter, 9)
+	watch, err := io.Watch(ctx, "o", 0, heard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := openPool(t, s.Connect())
+	for times, v := range []Verdict{{Fail: syscall.ETIMEDOUT}, {}, {Twice: true}} {
+		verdict = v
+		if _, err := other.Notify(ctx, "o", nil, 50*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		for range times {
+			<-heard
+		}
+	}
+	want(t, watch.Close(ctx), 0)
+	if len(heard) > 0 {
+		t.Errorf("%d more than wanted", len(heard))
+	}
+}
+
+type counter chan struct{}
+
+func (c counter) Notified(n rados.Notification) { n.Ack(nil); c <- struct{}{} }
+func (counter) WatchLost(error)                 {}

@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -159,6 +160,29 @@ func (c *Client) LoseWatches() {
 			if w.client == c {
 				s.dropWatch(o, w, syscall.ENOTCONN)
 			}
+		}
+	}
+}
+
+// ForgetWatches drops the client's watches, as LoseWatches does, but the client hears of it
+// only when tell is called: a process that does not run hears nothing.
+func (c *Client) ForgetWatches() (tell func()) {
+	s := c.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var lost []*watch
+	for _, o := range s.objects {
+		o.watches = slices.DeleteFunc(o.watches, func(w *watch) bool {
+			if w.client == c {
+				lost = append(lost, w)
+			}
+			return w.client == c
+		})
+	}
+	return func() {
+		slices.SortFunc(lost, func(a, b *watch) int { return cmp.Compare(a.cookie, b.cookie) })
+		for _, w := range lost {
+			w.set(func() { w.lost = syscall.ENOTCONN })
 		}
 	}
 }
