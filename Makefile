@@ -81,6 +81,11 @@ else
 	$(GO) test -count 1 -v -timeout 0 -run 'TestSimulation$$' ./test/sim -duration $(if $(filter command environment,$(origin DURATION)),$(DURATION),10m)
 endif
 
+# Guards taken out of the product, one after the other: the simulation has to miss each.
+.PHONY: sim-mutants
+sim-mutants:
+	$(GO) test -count 1 -v -timeout 0 -tags long -run TestMutants ./test/sim
+
 .PHONY: test-race
 test-race:
 	$(GO) test $(call tags) -race -timeout 20m $(UNIT_PACKAGES)

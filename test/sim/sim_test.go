@@ -11,7 +11,7 @@ import (
 
 var (
 	seed  = flag.Uint64("seed", 0, "print the trace of one run")
-	seeds = flag.Uint64("seeds", 1200, "how many runs")
+	seeds = flag.Uint64("seeds", 1500, "how many runs")
 	first = flag.Uint64("first", 1, "the first seed of the runs")
 	long  = flag.Duration("duration", 0, "runs of random seeds for so long, until one fails")
 )

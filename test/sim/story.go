@@ -79,14 +79,7 @@ func (w *world) misfortune() {
 	case 5, 6:
 		k.kill(time.Duration(w.rng.ExpFloat64() * float64(5*time.Millisecond)))
 	case 7, 8:
-		d := time.Duration(w.rng.ExpFloat64() * float64(20*time.Second))
-		w.trace.add("worker %d freezes for %v", k.seat, d)
-		k.freeze()
-		w.goes.Go(func() {
-			time.Sleep(d)
-			k.thaw()
-			w.trace.add("worker %d goes on", k.seat)
-		})
+		w.stopped(k)
 	case 9:
 		w.trace.add("worker %d loses its watches", k.seat)
 		k.local.LoseWatches()
@@ -107,6 +100,31 @@ func (w *world) misfortune() {
 		k.panics = true
 		k.mu.Unlock()
 	}
+}
+
+// watchTimeout is how long the OSDs wait for a client that is silent.
+const watchTimeout = 30 * time.Second
+
+// stopped freezes a worker. When that takes long its watches are gone, and it does not know.
+func (w *world) stopped(k *worker) {
+	d := time.Duration(w.rng.ExpFloat64() * float64(20*time.Second))
+	if w.rng.IntN(3) == 0 {
+		d += watchTimeout
+	}
+	w.trace.add("worker %d freezes for %v", k.seat, d)
+	k.freeze()
+	w.goes.Go(func() {
+		tell := func() {}
+		if time.Sleep(min(d, watchTimeout)); d > watchTimeout {
+			there, here := k.remote.ForgetWatches(), k.local.ForgetWatches()
+			tell = func() { there(); here() }
+			time.Sleep(d - watchTimeout)
+		}
+		k.thaw()
+		w.trace.add("worker %d goes on", k.seat)
+		time.Sleep(10 * time.Millisecond)
+		tell()
+	})
 }
 
 // tend does what the daemons and their leader do: workers that died are started again,
