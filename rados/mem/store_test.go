@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -450,12 +451,12 @@ func (h lostHandler) WatchLost(err error)         { h <- err }
 // TestDelivery: a notification is lost, then comes twice, as the faults want it; and each
 // operation is observed when it was performed.
 func TestDelivery(t *testing.T) {
-	var verdict Verdict
+	var verdict atomic.Pointer[Verdict]
 	observed := 0
 	s, _, io := newPool(t, Options{
 		Faults: FaultFunc(func(op Op) Verdict {
 			if op.Kind == Deliver {
-				return verdict
+				return *verdict.Load()
 			}
 			return Verdict{}
 		}),
@@ -476,7 +477,7 @@ func TestDelivery(t *testing.T) {
 	}
 	other := openPool(t, s.Connect())
 	for times, v := range []Verdict{{Fail: syscall.ETIMEDOUT}, {}, {Twice: true}} {
-		verdict = v
+		verdict.Store(&v)
 		if _, err := other.Notify(ctx, "o", nil, 50*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}

@@ -56,6 +56,20 @@ func (o *oracle) opened(m *model, imageID string) {
 	m.copied = imageID
 }
 
+// isPromoted tells whether the user of a copy that was promoted has its lock.
+func (o *oracle) isPromoted(m *model) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return m.promoted
+}
+
+// copyOf is the id of an image's copy.
+func (o *oracle) copyOf(m *model) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return m.copied
+}
+
 // replayed tells whether a worker has begun to replay an image.
 func (o *oracle) replayed(m *model) bool {
 	o.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -37,12 +38,13 @@ type primary struct {
 	// copy has already then finds what came after it. Nothing mends that so far.
 	synced func() bool
 	turn   chan struct{} // cap 1: one thing at a time
+	mu     *sync.Mutex   // of the oracle, which reads the model; held with turn to change it
 }
 
 // makePrimary makes the remote image: as a copy of somebody's with something in it, which
 // only a sync can bring over, then promoted.
-func makePrimary(ctx context.Context, io rados.IOContext, set settings, m *model, rng *rand.Rand, t *trace) (*primary, error) {
-	p := &primary{model: m, io: io, set: set, rng: rng, trace: t, filled: make([]int, set.splay), turn: make(chan struct{}, 1)}
+func makePrimary(ctx context.Context, io rados.IOContext, set settings, m *model, rng *rand.Rand, t *trace, mu *sync.Mutex) (*primary, error) {
+	p := &primary{model: m, io: io, set: set, rng: rng, trace: t, mu: mu, filled: make([]int, set.splay), turn: make(chan struct{}, 1)}
 	_, err := image.Create(ctx, io, image.CreateSpec{
 		ID: m.id, Name: fmt.Sprintf("vm-%d", m.number), GlobalID: m.globalID, RemoteMirrorUUID: "somebody",
 		Size: uint64(m.sectors * sector), Order: set.objectOrder, Features: set.features,
@@ -81,7 +83,9 @@ func (p *primary) append(ctx context.Context, ev wire.Event, e event) error {
 	payload := wire.Marshal(wire.EventEntry{Event: ev, Timestamp: time.Now()})
 	data := wire.Marshal(wire.Entry{Tag: p.tag, TID: p.tid, Payload: payload})
 	p.trace.add("%s: event %d is %T of sectors [%d,%d), entry %d", p.globalID, p.next(), ev, e.from, e.to, p.tid)
+	p.mu.Lock()
 	p.happened(e) // first: a reader may be quicker than the next line
+	p.mu.Unlock()
 	p.tid++
 	p.filled[offset] += len(data)
 	p.newest = slices.DeleteFunc(p.newest, func(o wire.ObjectPosition) bool { return uint64(o.Object)%uint64(p.set.splay) == offset })
@@ -89,8 +93,17 @@ func (p *primary) append(ctx context.Context, ev wire.Event, e event) error {
 	return p.io.Write(ctx, wire.DataObject(p.io.Pool().ID, p.id, e.position.Object), new(rados.WriteOp).Append(data))
 }
 
+// entries is how many the journal has.
+func (p *primary) entries() uint64 {
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
+	return uint64(p.tid)
+}
+
 // commit moves the primary's own commit position, without which nothing is trimmed.
 func (p *primary) commit(ctx context.Context) error {
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
 	return rados.Tell(ctx, p.io, wire.HeaderObject(p.id), wire.ClientCommit(wire.MasterClientID, slices.Clone(p.newest)))
 }
 

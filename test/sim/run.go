@@ -94,7 +94,7 @@ func (w *world) tendCalmly() {
 func (w *world) behind() error {
 	for n, p := range w.primaries {
 		said := w.workers[w.owner[n]].said(p.model)
-		if p.promoted {
+		if w.oracle.isPromoted(p.model) {
 			if said.State == "replaying" {
 				return fmt.Errorf("%s was promoted and its status is %q", p.globalID, said.State)
 			}
@@ -104,8 +104,8 @@ func (w *world) behind() error {
 			return fmt.Errorf("%s: its status is %q, %d entries behind: %s; last %v", p.globalID, said.State, said.EntriesBehind, said.Description, said.LastCause)
 		}
 		at := said.Safe
-		if p.tid > 0 && (at == nil || at.Tag != uint64(p.tag) || at.Entry != uint64(p.tid-1)) {
-			return fmt.Errorf("%s: safe is %v of entry %d", p.globalID, at, p.tid-1)
+		if n := p.entries(); n > 0 && (at == nil || at.Tag != uint64(p.tag) || at.Entry != n-1) {
+			return fmt.Errorf("%s: safe is %v of entry %d", p.globalID, at, n-1)
 		}
 	}
 	return nil
@@ -114,13 +114,13 @@ func (w *world) behind() error {
 // equal compares the copies with what the primaries have written.
 func (w *world) equal() error {
 	for _, p := range w.primaries {
-		if p.promoted {
+		if w.oracle.isPromoted(p.model) {
 			continue
 		}
 		if err := w.shows(p.model, ceph.NoSnap, p.next()-1); err != nil {
 			return err
 		}
-		h, err := image.ReadHeader(w.ctx, w.hereIO, p.copied)
+		h, err := image.ReadHeader(w.ctx, w.hereIO, w.oracle.copyOf(p.model))
 		if err != nil {
 			return err
 		}
@@ -139,7 +139,7 @@ func (w *world) equal() error {
 
 // shows compares a copy, or a snapshot of it, with the primary's contents behind event n.
 func (w *world) shows(m *model, snap ceph.SnapID, n int32) error {
-	r, err := image.OpenReader(w.ctx, w.hereIO, m.copied, snap)
+	r, err := image.OpenReader(w.ctx, w.hereIO, w.oracle.copyOf(m), snap)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func newWorld(t *testing.T, seed uint64, set settings, verbose io.Writer) *world
 	w.oracle.pool = w.hereIO.Pool().ID
 	for n := range set.images {
 		m := newModel(n, set.sectors)
-		p, err := makePrimary(w.ctx, remoteIO, set, m, rand.New(rand.NewPCG(seed, uint64(10+n))), w.trace)
+		p, err := makePrimary(w.ctx, remoteIO, set, m, rand.New(rand.NewPCG(seed, uint64(10+n))), w.trace, &w.oracle.mu)
 		w.check(err)
 		p.synced = func() bool { return w.oracle.replayed(m) }
 		w.primaries = append(w.primaries, p)
