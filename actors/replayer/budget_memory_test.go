@@ -18,34 +18,36 @@ func TestManyImagesShareATinyBudget(t *testing.T) {
 	const images = 8
 	for _, c := range []struct{ limit, reserve int64 }{{0, 0}, {32 << 10, 1 << 10}, {1 << 20, 8 << 10}} {
 		t.Run(fmt.Sprintf("%d bytes, %d reserved", c.limit, c.reserve), func(t *testing.T) {
-			b := memory.NewBudget(c.limit)
-			b.SetReserve(c.reserve)
-			var all sync.WaitGroup
-			for seed := range uint64(images) {
-				s := emptyScene(t, seed, false)
-				s.credit = func() replayer.Credit { return b.Client() }
-				s.urgent = func() replayer.Credit { return b.UrgentClient() }
-				s.makePrimary(t.Context())
-				for range 30 {
-					s.happen()
+			inBubble(t, func(t *testing.T) {
+				b := memory.NewBudget(c.limit)
+				b.SetReserve(c.reserve)
+				var all sync.WaitGroup
+				for seed := range uint64(images) {
+					s := emptyScene(t, seed, false)
+					s.credit = func() replayer.Credit { return b.Client() }
+					s.urgent = func() replayer.Credit { return b.UrgentClient() }
+					s.makePrimary(t.Context())
+					for range 30 {
+						s.happen()
+					}
+					s.longOperation()
+					w := s.start()
+					all.Go(func() {
+						s.caughtUp(w)
+						s.stop(w)
+						s.equal()
+					})
 				}
-				s.longOperation()
-				w := s.start()
-				all.Go(func() {
-					s.caughtUp(w)
-					s.stop(w)
-					s.equal()
-				})
-			}
-			all.Wait()
-			st := b.State()
-			if st.Used != 0 || st.Waiting != 0 {
-				t.Errorf("%+v in the end", st)
-			}
-			// The reserves, one read that is overdrawn, and one that looks ahead for each image.
-			if most := c.limit + images*c.reserve + (1+images)*(128<<10); st.Peak > most || st.Peak == 0 {
-				t.Errorf("%d bytes were held, %d is the most", st.Peak, most)
-			}
+				all.Wait()
+				st := b.State()
+				if st.Used != 0 || st.Waiting != 0 {
+					t.Errorf("%+v in the end", st)
+				}
+				// The reserves, one read that is overdrawn, and one that looks ahead for each image.
+				if most := c.limit + images*c.reserve + (1+images)*(128<<10); st.Peak > most || st.Peak == 0 {
+					t.Errorf("%d bytes were held, %d is the most", st.Peak, most)
+				}
+			})
 		})
 	}
 }

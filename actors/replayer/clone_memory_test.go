@@ -151,103 +151,100 @@ func TestClonesSurvive(t *testing.T) {
 	for seed := *firstSeed; seed < *firstSeed+uint64(*seeds+1)/2; seed++ {
 		t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
 			t.Parallel()
-			s := newFamilyScene(t, seed, true)
-			flatten := s.rng.IntN(8)
-			if flatten == 0 {
-				s.flatten()
-			}
-			w := s.start()
-			for range s.rng.IntN(6) { // in the sync
-				time.Sleep(time.Duration(s.rng.IntN(80)) * time.Millisecond)
-				w.die()
-				if flatten == 1 {
-					flatten = 0
+			inBubble(t, func(t *testing.T) {
+				s := newFamilyScene(t, seed, true)
+				flatten := s.rng.IntN(8)
+				if flatten == 0 {
 					s.flatten()
 				}
-				w = s.start()
-			}
-			for round := range 5 {
-				for range 20 {
-					s.happen()
-				}
-				if flatten == round+2 {
-					s.flatten()
-				}
-				time.Sleep(time.Duration(s.rng.IntN(30)) * time.Millisecond)
-				if round%2 == 1 {
+				w := s.start()
+				for range s.rng.IntN(6) { // in the sync
+					time.Sleep(time.Duration(s.rng.IntN(80)) * time.Millisecond)
 					w.die()
+					if flatten == 1 {
+						flatten = 0
+						s.flatten()
+					}
 					w = s.start()
 				}
-			}
-			s.caughtUp(w)
-			s.equalFamily()
-			w.die()
+				for round := range 5 {
+					for range 20 {
+						s.happen()
+					}
+					if flatten == round+2 {
+						s.flatten()
+					}
+					time.Sleep(time.Duration(s.rng.IntN(30)) * time.Millisecond)
+					if round%2 == 1 {
+						w.die()
+						w = s.start()
+					}
+				}
+				s.caughtUp(w)
+				s.parentSynced() // a clone that was flattened does without it
+				s.equalFamily()
+				w.die()
+			})
 		})
 	}
 }
 
 // A clone waits for its parent, says so, and is made as soon as that is there.
 func TestCloneWaitsForItsParent(t *testing.T) {
-	s := newFamilyScene(t, 1, false)
-	ctx := t.Context()
-	record := must(mirrorpool.GetImage(ctx, s.primary, "p1"))(t)
-	s.forget("p1")
-	w := s.start()
-	s.says(w, "waiting for the parent image rbd/golden@v1: it is not mirrored")
-	check(t, rados.Tell(ctx, s.primary, mirror.Object, mirror.ImageSet("p1", record)))
-	s.happen()
-	s.caughtUp(w)
-	s.stop(w)
-	s.equalFamily()
+	inBubble(t, func(t *testing.T) {
+		s := newFamilyScene(t, 1, false)
+		ctx := t.Context()
+		record := must(mirrorpool.GetImage(ctx, s.primary, "p1"))(t)
+		s.forget("p1")
+		w := s.start()
+		s.says(w, "waiting for the parent image rbd/golden@v1: it is not mirrored")
+		check(t, rados.Tell(ctx, s.primary, mirror.Object, mirror.ImageSet("p1", record)))
+		s.happen()
+		s.caughtUp(w)
+		s.stop(w)
+		s.equalFamily()
+	})
 }
 
 // A snapshot that was removed on the primary right after a clone of it was made stays here
 // until the clone is here, too.
 func TestSnapshotWaitsForItsClone(t *testing.T) {
-	s := newFamilyScene(t, 2, false) // of format 2
-	ctx := t.Context()
-	clone := must(mirrorpool.GetImage(ctx, s.primary, "r1"))(t)
-	s.forget("r1")
-	w := s.start()
-	s.until("the parent is here", func() bool {
-		_, record, err := mirrorpool.FindImage(ctx, s.trustedLocal(), parentGlobalID)
-		j := must(journal.Open(ctx, s.primary, "p1"))(t)
-		defer j.Close()
-		client, failed := j.Client(ctx, "local-uuid")
-		if err != nil || failed != nil || record.State != mirror.ImageEnabled {
-			return false
-		}
-		meta := must(wire.DecodeClientData(client.Data))(t)
-		return meta.(wire.MirrorPeerClientMeta).State == wire.PeerReplaying
-	})
+	inBubble(t, func(t *testing.T) {
+		s := newFamilyScene(t, 2, false) // of format 2
+		ctx := t.Context()
+		clone := must(mirrorpool.GetImage(ctx, s.primary, "r1"))(t)
+		s.forget("r1")
+		w := s.start()
+		s.parentSynced()
 
-	check(t, s.librbd("p1").with(ctx, func(im *image.Image) error {
-		if _, err := im.SnapUnprotect(ctx, nil, "v1"); err != nil {
+		check(t, s.librbd("p1").with(ctx, func(im *image.Image) error {
+			if _, err := im.SnapUnprotect(ctx, nil, "v1"); err != nil {
+				return err
+			}
+			_, err := im.SnapRemove(ctx, nil, "v1")
 			return err
+		}))
+		for n, ev := range []wire.Event{
+			wire.SnapUnprotect{Op: 1, Name: "v1"}, wire.OpFinish{Op: 1}, wire.SnapRemove{Op: 2, Name: "v1"}, wire.OpFinish{Op: 2},
+		} {
+			payload := wire.Marshal(wire.EventEntry{Event: ev, Timestamp: time.Now()})
+			entry := wire.Marshal(wire.Entry{Tag: s.parentTag.TID, TID: wire.EntryTID(n), Payload: payload})
+			check(t, s.primary.Write(ctx, wire.DataObject(s.primary.Pool().ID, "p1", wire.ObjectNumber(n%4)), new(rados.WriteOp).Append(entry)))
 		}
-		_, err := im.SnapRemove(ctx, nil, "v1")
-		return err
-	}))
-	for n, ev := range []wire.Event{
-		wire.SnapUnprotect{Op: 1, Name: "v1"}, wire.OpFinish{Op: 1}, wire.SnapRemove{Op: 2, Name: "v1"}, wire.OpFinish{Op: 2},
-	} {
-		payload := wire.Marshal(wire.EventEntry{Event: ev, Timestamp: time.Now()})
-		entry := wire.Marshal(wire.Entry{Tag: s.parentTag.TID, TID: wire.EntryTID(n), Payload: payload})
-		check(t, s.primary.Write(ctx, wire.DataObject(s.primary.Pool().ID, "p1", wire.ObjectNumber(n%4)), new(rados.WriteOp).Append(entry)))
-	}
-	check(t, rados.Tell(ctx, s.primary, mirror.Object, mirror.ImageSet("r1", clone)))
-	s.happen()
-	s.caughtUp(w)
-	s.stop(w)
-	s.equal()
-	io := s.trustedLocal()
-	id, _, err := mirrorpool.FindImage(ctx, io, globalID)
-	check(t, err)
-	h := must(image.ReadHeader(ctx, io, id))(t)
-	s.holds(io, id, h.Snapshot(nil, "base").ID, s.base)
-	if !h.Attached {
-		t.Errorf("it is no clone: %+v", h.Parent)
-	}
+		check(t, rados.Tell(ctx, s.primary, mirror.Object, mirror.ImageSet("r1", clone)))
+		s.happen()
+		s.caughtUp(w)
+		s.stop(w)
+		s.equal()
+		io := s.trustedLocal()
+		id, _, err := mirrorpool.FindImage(ctx, io, globalID)
+		check(t, err)
+		h := must(image.ReadHeader(ctx, io, id))(t)
+		s.holds(io, id, h.Snapshot(nil, "base").ID, s.base)
+		if !h.Attached {
+			t.Errorf("it is no clone: %+v", h.Parent)
+		}
+	})
 }
 
 // forget ends the mirroring of an image on the primary.
@@ -256,6 +253,22 @@ func (s *scene) forget(id string) {
 	record.State = mirror.ImageDisabling
 	check(s.t, rados.Tell(s.t.Context(), s.primary, mirror.Object, mirror.ImageSet(id, record)))
 	check(s.t, rados.Tell(s.t.Context(), s.primary, mirror.Object, mirror.ImageRemove(id)))
+}
+
+// parentSynced waits until the parent's first sync is over.
+func (s *scene) parentSynced() {
+	ctx := s.t.Context()
+	s.until("the parent is here", func() bool {
+		_, record, err := mirrorpool.FindImage(ctx, s.trustedLocal(), parentGlobalID)
+		j := must(journal.Open(ctx, s.primary, "p1"))(s.t)
+		defer j.Close()
+		client, failed := j.Client(ctx, "local-uuid")
+		if err != nil || failed != nil || record.State != mirror.ImageEnabled {
+			return false
+		}
+		meta := must(wire.DecodeClientData(client.Data))(s.t)
+		return meta.(wire.MirrorPeerClientMeta).State == wire.PeerReplaying
+	})
 }
 
 // until waits for something.

@@ -101,17 +101,19 @@ func TestCompareAndWriteOnceInEffect(t *testing.T) {
 	for lane := range int64(lanes) {
 		t.Run(fmt.Sprintf("lane-%d", lane), func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, 3, false)
-			s.write(0, "XX")
-			w := s.start()
-			s.caughtUp(w)
-			s.stop(w)
-			n := lane + 1
-			for ; s.diesAfter(n); n += lanes {
-			}
-			if n < 20 {
-				t.Errorf("the worker did %d writes only: nothing was replayed", n)
-			}
+			inBubble(t, func(t *testing.T) {
+				s := newScene(t, 3, false)
+				s.write(0, "XX")
+				w := s.start()
+				s.caughtUp(w)
+				s.stop(w)
+				n := lane + 1
+				for ; s.diesAfter(n); n += lanes {
+				}
+				if n < 20 {
+					t.Errorf("the worker did %d writes only: nothing was replayed", n)
+				}
+			})
 		})
 	}
 }

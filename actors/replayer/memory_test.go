@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -261,6 +262,7 @@ func (s *scene) start() *worker {
 		Strategy: supervision.Strategy{Min: time.Millisecond, Max: 10 * time.Millisecond, Factor: 2, Intensity: 1000, Window: time.Minute, ParkedRetry: time.Second, Calm: time.Second},
 		Log:      zerolog.Nop(),
 	}))
+	s.t.Cleanup(w.die)
 	return w
 }
 
@@ -421,25 +423,37 @@ func (s *scene) stop(w *worker) {
 func (w *worker) die() {
 	w.local.Crash()
 	w.remote.Crash()
-	w.system.Shutdown()
+	w.system.Root.Stop(w.pool) // what is left of it here ends
+}
+
+// inBubble runs a test in a time of its own, which passes only while everything waits: so
+// time-outs and deadlines mean the same on a busy machine as on an idle one.
+func inBubble(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(func() { time.Sleep(time.Minute) }) // what dead workers have left comes to its end
+		test(t)
+	})
 }
 
 func TestReplayInMemory(t *testing.T) {
-	s := newScene(t, 1, false)
-	for range 40 {
-		s.happen()
-	}
-	w := s.start()
-	s.caughtUp(w)
-	for range 100 {
-		s.happen()
-	}
-	s.caughtUp(w)
-	s.stop(w)
-	s.equal()
-	if b := s.local.Blocklisted(); len(b) > 0 {
-		t.Errorf("a clean run blocklisted %v", b)
-	}
+	inBubble(t, func(t *testing.T) {
+		s := newScene(t, 1, false)
+		for range 40 {
+			s.happen()
+		}
+		w := s.start()
+		s.caughtUp(w)
+		for range 100 {
+			s.happen()
+		}
+		s.caughtUp(w)
+		s.stop(w)
+		s.equal()
+		if b := s.local.Blocklisted(); len(b) > 0 {
+			t.Errorf("a clean run blocklisted %v", b)
+		}
+	})
 }
 
 // Whatever fails, is lost, comes late, or dies: the copy is right in the end.
@@ -447,26 +461,28 @@ func TestReplaySurvives(t *testing.T) {
 	for seed := *firstSeed; seed < *firstSeed+uint64(*seeds); seed++ {
 		t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, seed, true)
-			w := s.start()
-			for range s.rng.IntN(4) { // in the sync
-				time.Sleep(time.Duration(s.rng.IntN(80)) * time.Millisecond)
-				w.die()
-				w = s.start()
-			}
-			for round := range 6 {
-				for range 25 {
-					s.happen()
-				}
-				time.Sleep(time.Duration(s.rng.IntN(30)) * time.Millisecond) // so that workers die in different places
-				if round%2 == 1 {
+			inBubble(t, func(t *testing.T) {
+				s := newScene(t, seed, true)
+				w := s.start()
+				for range s.rng.IntN(4) { // in the sync
+					time.Sleep(time.Duration(s.rng.IntN(80)) * time.Millisecond)
 					w.die()
 					w = s.start()
 				}
-			}
-			s.caughtUp(w)
-			s.equal()
-			w.die()
+				for round := range 6 {
+					for range 25 {
+						s.happen()
+					}
+					time.Sleep(time.Duration(s.rng.IntN(30)) * time.Millisecond) // so that workers die in different places
+					if round%2 == 1 {
+						w.die()
+						w = s.start()
+					}
+				}
+				s.caughtUp(w)
+				s.equal()
+				w.die()
+			})
 		})
 	}
 }
@@ -489,24 +505,26 @@ func must[T any](v T, err error) func(t *testing.T) T {
 // Mirroring that is disabled on the primary is not notified at its journal, and an idle replay meets no error either. The
 // copy goes all the same: were the image enabled again, another copy would use the same client of the same journal.
 func TestReplayEndsWhenMirroringIsDisabled(t *testing.T) {
-	s := newScene(t, 2, false)
-	s.happen()
-	w := s.start()
-	s.caughtUp(w)
-	_, record, err := mirrorpool.FindImage(t.Context(), s.primary, globalID)
-	check(t, err)
-	record.State = mirror.ImageDisabling
-	check(t, rados.Tell(t.Context(), s.primary, mirror.Object, mirror.ImageSet("r1", record)))
-	check(t, rados.Tell(t.Context(), s.primary, mirror.Object, mirror.ImageRemove("r1")))
-	io := s.trustedLocal()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		_, _, err := mirrorpool.FindImage(t.Context(), io, globalID)
-		if errors.Is(err, syscall.ENOENT) {
-			break
+	inBubble(t, func(t *testing.T) {
+		s := newScene(t, 2, false)
+		s.happen()
+		w := s.start()
+		s.caughtUp(w)
+		_, record, err := mirrorpool.FindImage(t.Context(), s.primary, globalID)
+		check(t, err)
+		record.State = mirror.ImageDisabling
+		check(t, rados.Tell(t.Context(), s.primary, mirror.Object, mirror.ImageSet("r1", record)))
+		check(t, rados.Tell(t.Context(), s.primary, mirror.Object, mirror.ImageRemove("r1")))
+		io := s.trustedLocal()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			_, _, err := mirrorpool.FindImage(t.Context(), io, globalID)
+			if errors.Is(err, syscall.ENOENT) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the copy of an image that is not mirrored stays (%v); the worker says %+v", err, w.said())
+			}
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the copy of an image that is not mirrored stays (%v); the worker says %+v", err, w.said())
-		}
-	}
-	s.stop(w)
+		s.stop(w)
+	})
 }

@@ -76,42 +76,44 @@ func TestResyncInPlaceSurvives(t *testing.T) {
 	for seed := *firstSeed; seed < *firstSeed+uint64(*seeds+2)/3; seed++ {
 		t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, seed, true)
-			w := s.start()
-			for range 30 {
-				s.happen()
-			}
-			s.caughtUp(w)
-			w.die()
-			id := s.goAstray(s.rng)
-			for range 10 {
-				s.happen()
-			}
-			w = s.start()
-			for range s.rng.IntN(4) {
-				time.Sleep(time.Duration(s.rng.IntN(60)) * time.Millisecond)
-				w.die()
-				w = s.start()
-			}
-			s.mended(id, w)
-			for range 10 {
-				s.happen()
-			}
-			s.caughtUp(w)
-			s.equal()
-			io := s.trustedLocal()
-			now, _, err := mirrorpool.FindImage(t.Context(), io, globalID)
-			check(t, err)
-			if now != id {
-				t.Errorf("image %s was replaced by %s", id, now)
-			}
-			h := must(image.ReadHeader(t.Context(), io, id))(t)
-			for _, snap := range h.Snapshots {
-				if snap.Name[0] == 'a' {
-					t.Errorf("snapshot %s of the wrong history is left", snap.Name)
+			inBubble(t, func(t *testing.T) {
+				s := newScene(t, seed, true)
+				w := s.start()
+				for range 30 {
+					s.happen()
 				}
-			}
-			w.die()
+				s.caughtUp(w)
+				w.die()
+				id := s.goAstray(s.rng)
+				for range 10 {
+					s.happen()
+				}
+				w = s.start()
+				for range s.rng.IntN(4) {
+					time.Sleep(time.Duration(s.rng.IntN(60)) * time.Millisecond)
+					w.die()
+					w = s.start()
+				}
+				s.mended(id, w)
+				for range 10 {
+					s.happen()
+				}
+				s.caughtUp(w)
+				s.equal()
+				io := s.trustedLocal()
+				now, _, err := mirrorpool.FindImage(t.Context(), io, globalID)
+				check(t, err)
+				if now != id {
+					t.Errorf("image %s was replaced by %s", id, now)
+				}
+				h := must(image.ReadHeader(t.Context(), io, id))(t)
+				for _, snap := range h.Snapshots {
+					if snap.Name[0] == 'a' {
+						t.Errorf("snapshot %s of the wrong history is left", snap.Name)
+					}
+				}
+				w.die()
+			})
 		})
 	}
 }
