@@ -26,7 +26,7 @@ func (j *Journal) Register(ctx context.Context, id string, data wire.ClientMeta)
 	return j.tell(ctx, fmt.Sprintf("register journal client %q", id), &op)
 }
 
-// UpdateClient replaces a client's data; ENOENT if it is not registered.
+// UpdateClient replaces a client's data, whatever they are; ENOENT if it is not registered.
 func (j *Journal) UpdateClient(ctx context.Context, id string, data wire.ClientMeta) error {
 	var op rados.WriteOp
 	op.Exec(wire.ClientUpdateData(id, wire.EncodeClientData(data)))
@@ -48,7 +48,8 @@ func (j *Journal) Unregister(ctx context.Context, id string) error {
 	return j.tell(ctx, fmt.Sprintf("unregister journal client %q", id), &op)
 }
 
-// Commit stores how far a client has committed (see replay.Planner). Everything up to
+// Commit stores how far a client has committed (see replay.Planner), whatever is stored; who
+// may have a rival uses a Registration. Everything up to
 // the position must be durable: entries behind it may be trimmed at once, and are
 // never replayed again. The cluster does not refuse a position that moves back.
 func (j *Journal) Commit(ctx context.Context, id string, p wire.ObjectSetPosition) error {

@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/rbdwarden/rbdwarden/ceph/encoding"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
@@ -23,6 +24,10 @@ var (
 	// before the sync's snapshot, since the snapshot contains everything up to it.
 	ErrTrimmed = errors.New("journal was trimmed past the client's position: entries are missing, resync the image")
 )
+
+// ErrOvertaken says that the client's record is not what this process knows of it, so another one speaks for the client
+// by now, or did so last. What was to be written rests on what is no longer true: begin again from what is stored.
+var ErrOvertaken = fmt.Errorf("another process has changed the journal's client meanwhile: %w", syscall.EAGAIN)
 
 // CorruptError says that a data object holds something that is not a journal. It
 // wraps a *encoding.CorruptError, so rados.Classify calls it corrupt.

@@ -41,6 +41,7 @@ const (
 	WriteExec                               // Call
 	WriteAllocHint                          // Offset is the expected object size, Length the expected write size
 	WriteRollback                           // Offset is the snapshot id
+	WriteCmpOmap                            // Name, Data; ECANCELED unless equal
 )
 
 // WriteStep is one step of a WriteOp.
@@ -84,6 +85,11 @@ func (op *WriteOp) CmpExt(offset uint64, data []byte) *WriteOp {
 // CmpXattr fails with ECANCELED unless the attribute equals value.
 func (op *WriteOp) CmpXattr(name string, value []byte) *WriteOp {
 	return op.add(WriteStep{Kind: WriteCmpXattr, Name: name, Data: value})
+}
+
+// CmpOmap fails with ECANCELED unless the value of the omap key equals value; a key that is not there has an empty one.
+func (op *WriteOp) CmpOmap(key string, value []byte) *WriteOp {
+	return op.add(WriteStep{Kind: WriteCmpOmap, Name: key, Data: value})
 }
 
 // Write writes data at offset.

@@ -46,7 +46,7 @@ func (p *performer) skipToSyncPoint(ctx context.Context, j *journal.Journal, nam
 				return nil
 			}
 			if c.entry(e.Position, ev.Event) {
-				return j.Commit(ctx, p.Local.MirrorUUID, c.position)
+				return p.ours.Commit(ctx, j, c.position)
 			}
 		}
 		done(b.Entries)

@@ -204,6 +204,7 @@ func fill(rng *rand.Rand, b []byte) {
 // worker is one life of a worker process.
 type worker struct {
 	local, remote *mem.Client
+	there         rados.IOContext // what remote opened
 	system        *actor.ActorSystem
 	pool          *actor.PID
 
@@ -235,6 +236,7 @@ func (s *scene) start() *worker {
 	ctx := s.t.Context()
 	here := replayer.Site{IO: must(w.local.Open(ctx, "rbd", ""))(s.t), MirrorUUID: "local-uuid"}
 	there := replayer.Site{IO: must(w.remote.Open(ctx, "rbd", ""))(s.t), MirrorUUID: "remote-uuid"}
+	w.there = there.IO
 	spawned := make(chan struct{})
 	defer close(spawned)
 	var epoch uint64

@@ -14,7 +14,8 @@ import (
 
 // Our site is a client of the remote image's journal. The client's id is the local
 // pool's mirror uuid; its data names the local image, and its commit position is the
-// checkpoint. rbd-mirror keeps the same record, so either can go on from the other's.
+// checkpoint. rbd-mirror keeps the same record, so either can go on from the other's. Who of
+// ours comes too late to write it is refused: see journal.Registration.
 
 // withRemoteJournal opens the remote journal for one action.
 func (p *performer) withRemoteJournal(ctx context.Context, imageID string, fn func(j *journal.Journal) error) error {
@@ -37,11 +38,13 @@ func (p *performer) readRemoteClients(ctx context.Context, imageID string) (core
 		m.TagClass = r.tagClass
 		client, err := j.Client(ctx, p.Local.MirrorUUID)
 		if errors.Is(err, syscall.ENOENT) {
+			p.ours.Know(wire.Client{ID: p.Local.MirrorUUID})
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		p.ours.Know(client)
 		m.Registered, m.Connected = true, client.State == wire.Connected
 		m.Meta, err = peerMeta(client, j)
 		return err
@@ -65,7 +68,7 @@ func peerMeta(client wire.Client, j *journal.Journal) (wire.MirrorPeerClientMeta
 // unregisterPeer is UNREGISTER_CLIENT.
 func (p *performer) unregisterPeer(ctx context.Context, imageID string) (core.Msg, error) {
 	err := p.withRemoteJournal(ctx, imageID, func(j *journal.Journal) error {
-		err := j.Unregister(ctx, p.Local.MirrorUUID)
+		err := p.ours.Unregister(ctx, j)
 		if errors.Is(err, syscall.ENOENT) {
 			return nil
 		}
@@ -80,10 +83,20 @@ func (p *performer) registerPeer(ctx context.Context, e core.RegisterPeer) (core
 	if e.NewImageID {
 		meta.ImageID = image.NewID(p.Local.IO.Cluster())
 	}
-	err := p.withRemoteJournal(ctx, e.RemoteImageID, func(j *journal.Journal) error {
-		return j.Register(ctx, p.Local.MirrorUUID, meta)
-	})
+	err := p.withRemoteJournal(ctx, e.RemoteImageID, func(j *journal.Journal) error { return p.register(ctx, j, meta) })
 	return core.ClientRegistered{Meta: meta}, err
+}
+
+// register registers us, and reads where that has put us.
+func (p *performer) register(ctx context.Context, j *journal.Journal, meta wire.MirrorPeerClientMeta) error {
+	if err := j.Register(ctx, p.Local.MirrorUUID, meta); err != nil {
+		return err
+	}
+	client, err := j.Client(ctx, p.Local.MirrorUUID)
+	if err == nil {
+		p.ours.Know(client)
+	}
+	return err
 }
 
 // updatePeer is UPDATE_CLIENT_IMAGE and UPDATE_CLIENT_STATE.
@@ -93,7 +106,7 @@ func (p *performer) updatePeer(ctx context.Context, e core.UpdatePeer) (core.Msg
 		meta.ImageID = image.NewID(p.Local.IO.Cluster())
 	}
 	err := p.withRemoteJournal(ctx, e.RemoteImageID, func(j *journal.Journal) error {
-		return j.UpdateClient(ctx, p.Local.MirrorUUID, meta)
+		return p.ours.Update(ctx, j, meta)
 	})
 	return core.ClientUpdated{Meta: meta}, err
 }

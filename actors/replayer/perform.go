@@ -68,7 +68,8 @@ type performer struct {
 	Resources
 	notify func(core.Msg)
 
-	remoteID     string // from InitJournaler on
+	ours         journal.Registration // our client of the remote journal, from ReadRemoteClients or RegisterPeer on
+	remoteID     string               // from InitJournaler on
 	remoteHeader *image.Header
 	local        *localImage      // from OpenLocal until Close
 	journal      *journal.Journal // the remote one, from InitJournaler until Close

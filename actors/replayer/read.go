@@ -1,6 +1,7 @@
 package replayer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,11 @@ func (p *performer) initJournaler(ctx context.Context, imageID string) (core.Msg
 		return nil, fmt.Errorf("client %q in %s belongs to local image %q, not to %q: %w",
 			client.ID, j.HeaderObject(), peer.ImageID, p.copyID, syscall.ESTALE)
 	}
+	// Its position may be newer: that of a predecessor which still had the lock when it wrote it.
+	if known := p.ours.Known(); !bytes.Equal(known.Data, client.Data) {
+		return nil, fmt.Errorf("client %q in %s: %w", client.ID, j.HeaderObject(), journal.ErrOvertaken)
+	}
+	p.ours.Know(client)
 	p.snaps = newSnapMap(peer)
 	primary, _ := meta.Client(wire.MasterClientID)
 	return core.JournalerReady{
@@ -244,7 +250,8 @@ func (p *performer) readRemoteTag(ctx context.Context, tid wire.TagTID) (core.Ms
 const lastCommit = 2 * time.Second
 
 // commit stores the commit position. A position is only stored by the owner of the
-// local image: one that lost its lock must not overwrite its successor's.
+// local image: one that lost its lock must not overwrite its successor's. What it sent
+// before it lost the lock, and comes late, the journal's own cluster refuses.
 func (p *performer) commit(ctx context.Context, e core.Commit) (core.Msg, error) {
 	if e.Last {
 		var cancel context.CancelFunc
@@ -254,7 +261,7 @@ func (p *performer) commit(ctx context.Context, e core.Commit) (core.Msg, error)
 	if !p.local.lock.Valid() {
 		return nil, &rados.Error{Op: "commit", Object: p.journal.HeaderObject(), Err: errors.Join(errNotOwner, p.local.lock.Cause())}
 	}
-	if err := p.journal.Commit(ctx, p.Local.MirrorUUID, e.Position); err != nil {
+	if err := p.ours.Commit(ctx, p.journal, e.Position); err != nil {
 		return nil, err
 	}
 	p.trim(e.Last)

@@ -131,6 +131,9 @@ func (p *performer) syncingClient(ctx context.Context, remoteID string) (meta wi
 	err = p.withRemoteJournal(ctx, remoteID, func(j *journal.Journal) error {
 		client, err := j.Client(ctx, p.Local.MirrorUUID)
 		registered := err == nil
+		if registered && !p.ours.Is(client) {
+			return journal.ErrOvertaken
+		}
 		if err != nil && !errors.Is(err, syscall.ENOENT) {
 			return err
 		}
@@ -148,7 +151,7 @@ func (p *performer) syncingClient(ctx context.Context, remoteID string) (meta wi
 			meta.SyncPoints[i].ObjectNumber = nil
 		}
 		if registered && client.State == wire.Connected {
-			return j.UpdateClient(ctx, p.Local.MirrorUUID, meta)
+			return p.ours.Update(ctx, j, meta)
 		}
 		// What came after a sync point may have been trimmed: it is of no use any more.
 		snapshots := p.RemoteSnapshots(remoteID)
@@ -159,11 +162,11 @@ func (p *performer) syncingClient(ctx context.Context, remoteID string) (meta wi
 		}
 		meta.SyncPoints = nil
 		if registered {
-			if err := j.Unregister(ctx, p.Local.MirrorUUID); err != nil && !errors.Is(err, syscall.ENOENT) {
+			if err := p.ours.Unregister(ctx, j); err != nil && !errors.Is(err, syscall.ENOENT) {
 				return err
 			}
 		}
-		return j.Register(ctx, p.Local.MirrorUUID, meta)
+		return p.register(ctx, j, meta)
 	})
 	return meta, trust, err
 }

@@ -44,7 +44,7 @@ func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
 				return parent, err
 			},
 			Save: func(ctx context.Context, meta wire.MirrorPeerClientMeta) error {
-				return j.UpdateClient(ctx, p.Local.MirrorUUID, meta)
+				return p.ours.Update(ctx, j, meta)
 			},
 			Copied: func(ctx context.Context, point wire.SyncPoint) error {
 				return p.skipToSyncPoint(ctx, j, point.SnapName)
@@ -83,5 +83,5 @@ func (p *performer) skipWhatTheSyncCovers(ctx context.Context, j *journal.Journa
 	if len(primary.CommitPosition) == 0 {
 		return nil
 	}
-	return j.Commit(ctx, p.Local.MirrorUUID, primary.CommitPosition)
+	return p.ours.Commit(ctx, j, primary.CommitPosition)
 }

@@ -41,6 +41,9 @@ func (s ObjectSet) Object(splayWidth, offset uint8) ObjectNumber {
 	return ObjectNumber(uint64(s)*uint64(splayWidth) + uint64(offset))
 }
 
+// ClientKey names a client's record in the header.
+func ClientKey(id string) string { return "client_" + id }
+
 // HeaderObject names the header object of an image's journal.
 func HeaderObject(imageID string) string { return "journal." + imageID }
 

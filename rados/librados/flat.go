@@ -111,7 +111,7 @@ func (f *flatten) writeStep(s *rados.WriteStep) error {
 	case rados.WriteCmpExt, rados.WriteData:
 		f.u64(s.Offset)
 		f.blob(s.Data)
-	case rados.WriteCmpXattr, rados.WriteSetXattr:
+	case rados.WriteCmpXattr, rados.WriteSetXattr, rados.WriteCmpOmap:
 		f.str(s.Name)
 		f.blob(s.Data)
 	case rados.WriteFull, rados.WriteAppend:

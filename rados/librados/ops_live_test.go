@@ -47,6 +47,9 @@ func TestLiveWriteSteps(t *testing.T) {
 		{"cmpext equal", w().WriteFull([]byte("abcd")), w().CmpExt(1, []byte("bc")).Write(0, []byte("X")), "Xbcd", nil},
 		{"cmpxattr differs", w().SetXattr("a", []byte("1")), w().CmpXattr("a", []byte("2")).Append([]byte("x")), "", syscall.ECANCELED},
 		{"cmpxattr equal", w().SetXattr("a", []byte("1")), w().CmpXattr("a", []byte("1")).Append([]byte("x")), "x", nil},
+		{"cmpomap differs", w().SetOmap(map[string][]byte{"a": []byte("1")}), w().CmpOmap("a", []byte("2")).Append([]byte("x")), "", syscall.ECANCELED},
+		{"cmpomap missing", w().Create(false), w().CmpOmap("a", []byte("2")).Append([]byte("x")), "", syscall.ECANCELED},
+		{"cmpomap equal", w().SetOmap(map[string][]byte{"a": []byte("1")}), w().CmpOmap("a", []byte("1")).Append([]byte("x")), "x", nil},
 		{"assert version", w().Create(false), w().AssertVersion(1 << 40).Append([]byte("x")), "", syscall.EOVERFLOW},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

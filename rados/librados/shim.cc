@@ -40,7 +40,7 @@ enum : uint8_t {
 enum : uint8_t {
   W_CREATE = 1, W_ASSERT_EXISTS, W_ASSERT_VERSION, W_CMP_EXT, W_CMP_XATTR, W_DATA, W_FULL, W_SAME,
   W_APPEND, W_ZERO, W_TRUNCATE, W_REMOVE, W_SET_XATTR, W_REMOVE_XATTR, W_OMAP_SET, W_OMAP_REMOVE,
-  W_OMAP_CLEAR, W_EXEC, W_ALLOC_HINT, W_ROLLBACK
+  W_OMAP_CLEAR, W_EXEC, W_ALLOC_HINT, W_ROLLBACK, W_CMP_OMAP
 };
 
 // A payload's length with this bit set is followed by its address, not its bytes.
@@ -306,6 +306,11 @@ void add_write_step(warden_op *op, librados::ObjectWriteOperation &w, flat_reade
     break;
   }
   case W_OMAP_CLEAR: w.omap_clear(); break;
+  case W_CMP_OMAP: {
+    auto key = in.str();
+    w.omap_cmp({{key, {in.blob(), CMP_EQ}}}, nullptr);
+    break;
+  }
   case W_EXEC: {
     auto cls = in.str(), method = in.str();
     auto arg = in.blob();

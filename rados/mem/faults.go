@@ -41,8 +41,9 @@ type Op struct {
 
 // Verdict says what happens to an operation. The zero value lets it pass.
 type Verdict struct {
-	Delay time.Duration // before it reaches the object
-	Fail  error         // it is not performed, and gives this error
+	Delay time.Duration   // before it reaches the object
+	Until <-chan struct{} // it reaches the object when this is closed, if it is not nil
+	Fail  error           // it is not performed, and gives this error
 	// CrashBefore and CrashAfter end the client: the operation is not performed, or
 	// it is, but nobody hears of it.
 	CrashBefore, CrashAfter bool

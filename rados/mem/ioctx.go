@@ -75,6 +75,9 @@ func (io *ioContext) do(ctx context.Context, op Op, perform func() error) error 
 	end := make(chan error, 1)
 	run := func() {
 		time.Sleep(v.Delay)
+		if v.Until != nil {
+			<-v.Until
+		}
 		<-before
 		err := v.Fail
 		if err == nil {

@@ -66,7 +66,7 @@ func writeStep(d dice, op *rados.WriteOp) {
 	// Extents around the pages' ends.
 	offset, length := uint64(d.IntN(3))*4096+uint64(d.IntN(9)), 1+d.IntN(9)
 	name := d.pick("x", "y", "z")
-	switch d.IntN(22) {
+	switch d.IntN(23) {
 	case 0:
 		op.Create(d.IntN(2) == 0)
 	case 1:
@@ -101,6 +101,8 @@ func writeStep(d dice, op *rados.WriteOp) {
 		op.ClearOmap()
 	case 21:
 		op.AllocHint(4096, 4096)
+	case 22:
+		op.CmpOmap(name, d.bytes(2))
 	}
 }
 

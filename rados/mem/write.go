@@ -50,7 +50,7 @@ func (s *Store) write(who *Client, key objectKey, op *rados.WriteOp) error {
 // changes says whether a step makes its operation a write. A class method may.
 func changes(s rados.WriteStep) bool {
 	switch s.Kind {
-	case rados.WriteAssertExists, rados.WriteAssertVersion, rados.WriteCmpExt, rados.WriteCmpXattr:
+	case rados.WriteAssertExists, rados.WriteAssertVersion, rados.WriteCmpExt, rados.WriteCmpXattr, rados.WriteCmpOmap:
 		return false
 	}
 	return true
@@ -217,6 +217,13 @@ func (t *transaction) check(s *rados.WriteStep) (done bool, err error) {
 			return true, syscall.ENOENT
 		}
 		if !bytes.Equal(t.base.head.xattrs[s.Name], s.Data) {
+			return true, syscall.ECANCELED
+		}
+	case rados.WriteCmpOmap:
+		if !t.next.exists {
+			return true, syscall.ENOENT
+		}
+		if !bytes.Equal(t.base.head.omap[s.Name], s.Data) {
 			return true, syscall.ECANCELED
 		}
 	case rados.WriteAllocHint:
