@@ -146,12 +146,6 @@ func (r *transfer) adopt(ctx context.Context, end *image.Snapshot) error {
 			return err
 		}
 	}
-	// The head's object map is cut to the sync point's size, which is refused while it has
-	// objects beyond. They go with their steps; until then nobody believes the map.
-	from, to := h.Layout.ObjectCount(end.ImageSize), h.Layout.ObjectCount(r.Local.Header().Size)
-	if err := r.Local.SetObjectMapState(ctx, ceph.NoSnap, image.ObjectNumber(from), image.ObjectNumber(to), rbd.ObjectNonexistent); err != nil {
-		return err
-	}
 	// Recorded with the snapshots, before any object beyond the end can be written.
 	r.Meta.SyncObjectCount = max(p.objects, r.remote.Layout.ObjectCount(end.ImageSize))
 	for _, s := range r.remote.Snapshots {

@@ -38,6 +38,7 @@ type place struct {
 	remote, local rados.IOContext
 	meta          wire.MirrorPeerClientMeta
 	progress      Progress
+	copied        []string // the sync points that Copied heard of
 }
 
 func newPlace(t *testing.T, seed uint64, features rbd.Features) *place {
@@ -246,6 +247,9 @@ func (p *place) assertSame(synced string) {
 	}
 	for _, s := range l.Snapshots {
 		there = append(there, fmt.Sprint(s.Name, s.ImageSize, s.Protection))
+	}
+	if l.Flags != 0 {
+		p.t.Errorf("the copy has the flags %v", l.Flags)
 	}
 	if !slices.Equal(here, there) || r.Size != l.Size || r.SnapLimit != l.SnapLimit || fmt.Sprint(r.Metadata) != fmt.Sprint(l.Metadata) {
 		p.t.Fatalf("remote %d bytes, %v, %v\nlocal %d bytes, %v, %v", r.Size, here, r.Metadata, l.Size, there, l.Metadata)

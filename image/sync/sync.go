@@ -22,6 +22,7 @@ type Local interface {
 	Header() *image.Header
 	SnapCreateWithSize(ctx context.Context, ns rbd.SnapshotNamespace, name string, size uint64, share image.Sharing) (ceph.SnapID, image.Outcome, error)
 	SnapRemove(ctx context.Context, ns rbd.SnapshotNamespace, name string) (image.Outcome, error)
+	SnapRename(ctx context.Context, from, to string) (image.Outcome, error)
 	SnapProtect(ctx context.Context, ns rbd.SnapshotNamespace, name string) (image.Outcome, error)
 	SnapUnprotect(ctx context.Context, ns rbd.SnapshotNamespace, name string) (image.Outcome, error)
 	SetHead(ctx context.Context, size uint64, share image.Sharing) (image.Outcome, error)
@@ -68,8 +69,6 @@ type Job struct {
 	Save func(ctx context.Context, meta wire.MirrorPeerClientMeta) error
 	// Copied, if not nil, hears that the local image has everything up to a sync point,
 	// while the sync point still is on record: what it does is done again after a crash.
-	// It hears nothing where the journal before the sync point is needed, for the removal
-	// or renaming of a snapshot that an earlier attempt has copied.
 	Copied func(ctx context.Context, point wire.SyncPoint) error
 
 	// InPlace keeps what is right of a local image that may have anything in it (see
@@ -140,6 +139,7 @@ func Run(ctx context.Context, job Job) (wire.MirrorPeerClientMeta, error) {
 type transfer struct {
 	Job
 	remote *image.Header
+	before *image.Header   // the remote image right before the sync point; nil: an earlier run made that
 	data   rados.IOContext // the remote data objects'
 
 	place              *inPlace // nil: a first copy
@@ -168,10 +168,15 @@ func (r *transfer) run(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := r.copy(ctx); err != nil {
+		if err := r.copy(ctx); errors.Is(err, errUnclear) {
+			if err := r.dropSyncPoint(ctx); err != nil {
+				return err
+			}
+			continue
+		} else if err != nil {
 			return err
 		}
-		if r.Copied != nil && r.settled() {
+		if r.Copied != nil {
 			if err := r.Copied(ctx, r.Meta.SyncPoints[0]); err != nil {
 				return err
 			}
@@ -183,22 +188,6 @@ func (r *transfer) run(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-// settled tells whether every snapshot that was copied is here as it is there.
-func (r *transfer) settled() bool {
-	here := r.Local.Header().Snapshots
-	for remote, local := range r.Meta.SnapSeqs {
-		l := byID(here, ceph.SnapID(local))
-		if l == nil {
-			continue
-		}
-		o := byID(r.remote.Snapshots, ceph.SnapID(remote))
-		if o == nil || !isUser(o) || o.Name != l.Name {
-			return false
-		}
-	}
-	return true
 }
 
 func (r *transfer) readRemote(ctx context.Context) error {
@@ -265,6 +254,9 @@ func (r *transfer) copy(ctx context.Context) error {
 	end := r.remote.Snapshot(rbd.UserSnapshot{}, point.SnapName)
 	if end == nil {
 		return &SyncPointError{Name: point.SnapName}
+	}
+	if r.unclear(end) {
+		return errUnclear
 	}
 	// A local image without snapshots of ours has no data of ours either: the
 	// snapshots are recorded before the first object is copied.

@@ -44,13 +44,51 @@ func TestPlanSnapshots(t *testing.T) {
 	got := planSnapshots(remote, local, seqs, 5)
 	want := []snapshotChange{
 		{kind: unprotectSnapshot, name: "unknown"}, {kind: unprotectSnapshot, name: "a"}, {kind: unprotectSnapshot, name: "lost"},
-		{kind: removeSnapshot, name: "unknown"},
+		{kind: removeSnapshot, name: "unknown"}, {kind: removeSnapshot, name: "lost"},
+		{kind: renameSnapshot, name: "old b", to: "b"},
 		{kind: createSnapshot, name: "c", remote: 4, size: 4 << 20}, {kind: createSnapshot, name: "sync", remote: 5, size: 5 << 20},
-		{kind: protectSnapshot, name: "old b"}, {kind: protectSnapshot, name: "c"},
+		{kind: protectSnapshot, name: "b"}, {kind: protectSnapshot, name: "c"},
 	}
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(snapshotChange{})); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
+}
+
+// A copy that goes on at its sync point leaves to the journal what was removed and renamed
+// since: the events behind the sync point may name it.
+func TestPlanSnapshotsOfAResumedCopy(t *testing.T) {
+	remote := []image.Snapshot{snapshot(1, "a"), snapshot(2, "b", protected), snapshot(3, "c", inTrash), snapshot(5, "sync")}
+	local := []image.Snapshot{
+		snapshot(11, "a"), snapshot(12, "old b"), snapshot(13, "c"), snapshot(14, "lost", protected), snapshot(15, "sync"),
+	}
+	got := planSnapshots(remote, local, map[ceph.SnapID]ceph.SnapID{1: 11, 2: 12, 3: 13, 4: 14, 5: 15}, 5)
+	want := []snapshotChange{{kind: unprotectSnapshot, name: "lost"}, {kind: protectSnapshot, name: "old b"}}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(snapshotChange{})); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+}
+
+// Whatever names have changed places: each rename finds its old name taken, and its new one free.
+func TestPlanRenames(t *testing.T) {
+	letters := []string{"a", "b", "c", "d", "e", "f", ".rbd-mirror.aside.a", ".rbd-mirror.aside.b", ".rbd-mirror.aside.e"}
+	rapid.Check(t, func(t *rapid.T) {
+		from, to := rapid.Permutation(letters).Draw(t, "from"), rapid.Permutation(letters).Draw(t, "to")
+		names, have, want := map[string]string{}, map[string]int{}, map[string]int{}
+		for i := range rapid.IntRange(0, len(letters)).Draw(t, "n") {
+			names[from[i]], have[from[i]], want[to[i]] = to[i], i, i
+		}
+		for _, c := range planRenames(names) {
+			id, there := have[c.name]
+			if _, taken := have[c.to]; !there || taken || c.kind != renameSnapshot {
+				t.Fatalf("%+v with the names %v", c, have)
+			}
+			delete(have, c.name)
+			have[c.to] = id
+		}
+		if d := cmp.Diff(want, have); d != "" {
+			t.Fatalf("-want +got\n%s", d)
+		}
+	})
 }
 
 func attached(s *image.Snapshot) { s.Attached, s.Overlap = true, s.ImageSize }
@@ -74,13 +112,15 @@ func TestPlanSnapshotsOfClones(t *testing.T) {
 		{
 			"not flattened, new sync point", []image.Snapshot{snapshot(1, "a", attached), snapshot(5, "sync", attached)},
 			[]image.Snapshot{snapshot(10, "a", attached), snapshot(11, "old sync", attached)}, map[ceph.SnapID]ceph.SnapID{1: 10, 4: 11},
-			[]snapshotChange{{kind: createSnapshot, name: "sync", remote: 5, size: 5 << 20, share: share(5)}},
+			[]snapshotChange{
+				{kind: removeSnapshot, name: "old sync"}, {kind: createSnapshot, name: "sync", remote: 5, size: 5 << 20, share: share(5)},
+			},
 		},
 		{
 			"flattened, new sync point", []image.Snapshot{snapshot(1, "a", protected), snapshot(5, "sync")},
 			[]image.Snapshot{snapshot(10, "a", attached, protected), snapshot(11, "old sync", attached)}, map[ceph.SnapID]ceph.SnapID{1: 10, 4: 11},
 			[]snapshotChange{
-				{kind: unprotectSnapshot, name: "a"}, {kind: removeSnapshot, name: "a"},
+				{kind: unprotectSnapshot, name: "a"}, {kind: removeSnapshot, name: "a"}, {kind: removeSnapshot, name: "old sync"},
 				{kind: createSnapshot, name: "a", remote: 1, size: 1 << 20}, {kind: createSnapshot, name: "sync", remote: 5, size: 5 << 20},
 				{kind: protectSnapshot, name: "a"},
 			},

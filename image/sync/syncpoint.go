@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/rbdwarden/rbdwarden/ceph"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/image"
@@ -36,6 +37,10 @@ func (r *transfer) createSyncPoint(ctx context.Context) error {
 		if err := r.save(ctx, meta); err != nil {
 			return err
 		}
+		if err := r.readRemote(ctx); err != nil {
+			return err
+		}
+		r.before = r.remote
 		err := r.Snapshots.Create(ctx, name)
 		if err == nil {
 			return nil
@@ -48,6 +53,40 @@ func (r *transfer) createSyncPoint(ctx context.Context) error {
 			return fmt.Errorf("create sync point: %w", err)
 		}
 	}
+}
+
+// errUnclear says that nobody can tell on which side of the sync point a snapshot was
+// removed or renamed.
+var errUnclear = errors.New("snapshots have changed around the sync point")
+
+// unclear tells whether a snapshot may have been removed or renamed before the sync point
+// or behind it: what lies before it is done here, with the copy, what lies behind it by the
+// replay, and neither may do the other's. Of a copy that goes on at its sync point all is
+// clear: the snapshots were recorded when it began.
+func (r *transfer) unclear(end *image.Snapshot) bool {
+	if byID(r.Local.Header().Snapshots, ceph.SnapID(r.Meta.SnapSeqs[uint64(end.ID)])) != nil {
+		return false
+	}
+	if r.before == nil {
+		return true
+	}
+	for i := range r.before.Snapshots {
+		was := &r.before.Snapshots[i]
+		if is := byID(r.remote.Snapshots, was.ID); isUser(was) && (is == nil || !isUser(is) || is.Name != was.Name) {
+			return true
+		}
+	}
+	return false
+}
+
+// dropSyncPoint forgets a sync point up to which nothing was copied.
+func (r *transfer) dropSyncPoint(ctx context.Context) error {
+	if err := r.removeSnapshots(ctx, []string{r.Meta.SyncPoints[0].SnapName}); err != nil {
+		return err
+	}
+	meta := r.Meta
+	meta.SyncPoints = nil
+	return r.save(ctx, meta)
 }
 
 // pruneBefore removes the sync points that cannot be used: all but the first, and
