@@ -66,11 +66,15 @@ test-long: build
 	scripts/with-cluster $(GO) test $(call tags,live long) -count 1 -p 1 -timeout 3h $(if $(RUN),-run '$(RUN)') -v $(LONG_PACKAGES)
 endif
 
-# The randomised test alone, for DURATION; SEED=N repeats a run's sequence.
+# Faults of every kind at random against daemons of two workers on both sites, for DURATION; SEED=N repeats a run's sequence
+# of operations and faults. It says in the end what was done, how long images took to be replayed again, and how much memory
+# the processes had. The log of a run that fails stays, and its name is printed.
 DURATION ?= 1h
-.PHONY: soak-random
-soak-random: build
-	$(GO) test $(call tags,live) -count 1 -v -timeout 0 -run TestRandom ./test/random -duration $(DURATION) -seed $(or $(SEED),0)
+WORKERS ?= 2
+.PHONY: soak
+soak: build
+	$(GO) test $(call tags,live) -count 1 -v -timeout 0 -run TestRandom ./test/random \
+		-duration $(DURATION) -seed $(or $(SEED),0) -workers $(WORKERS)
 
 # The simulation: SEED=N repeats one run and prints its trace; without it, runs of random seeds for DURATION (10m).
 .PHONY: sim

@@ -149,7 +149,7 @@ func (d *Daemon) Stop(t testing.TB, within time.Duration) time.Duration {
 		t.Errorf("the daemon ended with %v\n%s", d.err, d.Tail())
 	}
 	for _, pid := range workers {
-		if running(pid) {
+		if Running(pid) {
 			t.Errorf("worker process %d outlives the daemon", pid)
 		}
 	}
@@ -178,9 +178,23 @@ func (d *Daemon) Kill() {
 	}
 	<-d.exited
 	for _, pid := range workers {
-		for running(pid) {
+		for Running(pid) {
 			time.Sleep(5 * time.Millisecond)
 		}
+	}
+}
+
+// KillProcess ends the daemon process only, and fails the test unless its workers end with it at once.
+func (d *Daemon) KillProcess(t testing.TB) {
+	t.Helper()
+	if d.ended() {
+		return
+	}
+	workers := d.descendants()
+	syscall.Kill(d.PID(), syscall.SIGKILL)
+	<-d.exited
+	for _, pid := range workers {
+		AwaitEnd(t, pid, 5*time.Second)
 	}
 }
 
@@ -239,8 +253,8 @@ func (d *Daemon) descendants() []int {
 	return below
 }
 
-// running says whether a process has not ended.
-func running(pid int) bool {
+// Running says whether a process has not ended.
+func Running(pid int) bool {
 	_, state, _, ok := parseStat(fmt.Sprintf("/proc/%d/stat", pid))
 	return ok && state != 'Z'
 }
@@ -288,7 +302,7 @@ func EndByPIDFile(t testing.TB, file, dir string) {
 	}
 	syscall.Kill(pid, syscall.SIGTERM)
 	Eventually(t, time.Minute, func() string {
-		if running(pid) {
+		if Running(pid) {
 			return fmt.Sprintf("daemon %d does not end", pid)
 		}
 		return ""

@@ -241,7 +241,9 @@ func (s *stage) kill(pid int) time.Time {
 
 // abort makes librados abort in the worker.
 func (s *stage) abort(pid int) time.Time {
-	harness.AbortInside(s, pid)
+	if err := harness.AbortInside(pid); err != nil {
+		s.Fatal(err)
+	}
 	return harness.AwaitEnd(s, pid, 10*time.Second)
 }
 
@@ -309,7 +311,9 @@ func (s *stage) corrupt(guest int) {
 	longest := s.neverPaused(began, it)
 	s.Logf("damaged journal: the %d other images stood still for %.1f s at most", len(s.load.Guests)-1, longest.Seconds())
 	s.fault("repair of a journal", it, func() time.Time {
-		injury.Repair(s)
+		if err := injury.Repair(); err != nil {
+			s.Fatal(err)
+		}
 		return time.Now()
 	})
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // stageWorkers is how many workers the daemon of a stage has.
-const stageWorkers = 1
+const stageWorkers = 2
 
 // What supervision must say of how a worker ended.
 func killed(c report.Cause) bool { return c.Why == report.WhySignal && c.Signal == "9 (killed)" }

@@ -24,9 +24,10 @@ type Family struct {
 	// At is the site where the images are primary, Other the one that they are mirrored to.
 	At, Other *Site
 
-	run *Run
-	t   witness
-	now Op // under way
+	run      *Run
+	t        witness
+	now      Op                 // under way
+	injuries chan time.Duration // how long to have a damaged journal, next
 }
 
 // do performs operations as they are drawn until there were n, or the run fails.
@@ -34,6 +35,11 @@ func (f *Family) do(n int) {
 	for range n {
 		if f.t.Failed() {
 			return
+		}
+		select {
+		case long := <-f.injuries:
+			f.suffer(long)
+		default:
 		}
 		f.perform(f.Next())
 	}

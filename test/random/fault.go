@@ -3,9 +3,12 @@ package random
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rbdwarden/rbdwarden/test/harness"
 )
 
 // FaultKind is a kind of fault.
@@ -13,36 +16,47 @@ type FaultKind int
 
 // The kinds.
 const (
-	KillWorkers  FaultKind = iota // kill -9 of the worker processes; the daemon is to replace them
-	KillAll                       // kill -9 of daemon and workers; started again after For
-	Terminate                     // SIGTERM; started again after For
-	PauseWorkers                  // SIGSTOP of the workers for For
-	PauseAll                      // of the daemon, too
-	PauseOSD                      // of the site's OSD
-	PauseSite                     // of all of the site's Ceph daemons
+	KillWorkers   FaultKind = iota // kill -9 of the worker processes; the daemon is to replace them
+	KillAll                        // kill -9 of daemon and workers; started again after For
+	Terminate                      // SIGTERM; started again after For
+	PauseWorkers                   // SIGSTOP of the workers for For
+	PauseAll                       // of the daemon, too
+	PauseOSD                       // of the site's OSD
+	PauseSite                      // of all of the site's Ceph daemons
+	KillWorker                     // kill -9 of one worker
+	AbortWorker                    // SIGABRT in a thread of librados in one worker
+	PauseWorker                    // SIGSTOP of one worker for For, or until the daemon has replaced it
+	ExhaustWorker                  // the memory cgroup of one worker is filled until the kernel kills the worker
+	KillDaemon                     // kill -9 of the daemon process only; started again after For
+	PauseDaemon                    // SIGSTOP of the daemon process only
+	DamageJournal                  // a byte of a journal on the primary is flipped for For
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
 	"kill workers", "kill all", "terminate", "pause workers", "pause all", "pause the OSD", "pause the cluster",
+	"kill a worker", "abort a worker", "pause a worker", "exhaust a worker", "kill the daemon", "pause the daemon",
+	"damage a journal",
 }
 
 func (k FaultKind) String() string { return faultNames[k] }
 
 var faultWeights = [faultKinds]int{
-	KillWorkers: 5, KillAll: 4, Terminate: 3, PauseWorkers: 4, PauseAll: 4, PauseOSD: 3, PauseSite: 1,
+	KillWorkers: 2, KillAll: 3, Terminate: 3, PauseWorkers: 2, PauseAll: 3, PauseOSD: 3, PauseSite: 1,
+	KillWorker: 5, AbortWorker: 3, PauseWorker: 4, ExhaustWorker: 3, KillDaemon: 3, PauseDaemon: 2, DamageJournal: 4,
 }
 
 // Fault is something bad, drawn with all that belongs to it.
 type Fault struct {
 	Kind  FaultKind
 	Site  int           // 0 or 1
+	Which int           // of the workers, or of the families
 	After time.Duration // since the fault before
 	For   time.Duration
 }
 
 func (f Fault) String() string {
-	return fmt.Sprintf("%s on %d for %v, after %v", f.Kind, f.Site, f.For, f.After)
+	return fmt.Sprintf("%s (%d) on %d for %v, after %v", f.Kind, f.Which, f.Site, f.For, f.After)
 }
 
 // pauses are the lengths of pauses: shorter than anything that times out, about as long as what does, and longer than the
@@ -59,14 +73,14 @@ func drawFault(random *rand.Rand, longest time.Duration) Fault {
 	for _, w := range faultWeights {
 		total += w
 	}
-	f := Fault{Site: random.IntN(2)}
+	f := Fault{Site: random.IntN(2), Which: random.IntN(60)}
 	at := random.IntN(total)
 	for ; at >= faultWeights[f.Kind]; f.Kind++ {
 		at -= faultWeights[f.Kind]
 	}
 	f.After = between(random, 200*time.Millisecond, 6*time.Second)
 	length := pauses[[]int{0, 0, 0, 0, 0, 0, 1, 1, 2}[random.IntN(9)]]
-	if f.Kind == KillAll || f.Kind == Terminate {
+	if f.Kind == KillAll || f.Kind == Terminate || f.Kind == KillDaemon {
 		length = pauses[0]
 	}
 	f.For = min(between(random, length.from, length.to), longest)
@@ -81,32 +95,88 @@ func between(random *rand.Rand, from, to time.Duration) time.Duration {
 // inflict makes a fault happen and ends it again: afterwards every process runs.
 func (r *Run) inflict(f Fault) {
 	s, t := r.sites[f.Site], r.witness("fault")
-	t.log.Printf(t.who, "%s on %s for %v", f.Kind, s, f.For)
+	t.log.Printf(t.who, "%s", f)
 	pause := func(signal func(syscall.Signal)) {
 		signal(syscall.SIGSTOP)
 		time.Sleep(f.For)
 		signal(syscall.SIGCONT)
 	}
+	daemon := s.daemon
 	switch f.Kind {
 	case KillWorkers:
-		s.daemon.KillWorkers()
+		daemon.KillWorkers()
+		s.tracker.struck(f.Kind, everyWorker)
 	case KillAll:
-		s.daemon.Kill()
+		daemon.Kill()
 		time.Sleep(f.For)
 		s.start(t)
+		s.tracker.struck(f.Kind, everyWorker)
 	case Terminate:
-		s.daemon.Stop(t, time.Minute)
+		daemon.Stop(t, time.Minute)
 		time.Sleep(f.For)
 		s.start(t)
+		s.tracker.struck(f.Kind, everyWorker)
+	case KillDaemon:
+		daemon.KillProcess(t)
+		time.Sleep(f.For)
+		s.start(t)
+		s.tracker.struck(f.Kind, everyWorker)
 	case PauseWorkers, PauseAll:
-		daemon := s.daemon
 		pause(func(signal syscall.Signal) { daemon.Signal(signal, f.Kind == PauseWorkers) })
+	case PauseDaemon:
+		pause(func(signal syscall.Signal) { syscall.Kill(daemon.PID(), signal) })
 	case PauseOSD:
 		pause(func(signal syscall.Signal) { r.check(s.Cluster.SignalDaemon("osd.0", signal)) })
 	case PauseSite:
 		pause(func(signal syscall.Signal) { r.check(s.Cluster.Signal(signal)) })
+	case DamageJournal:
+		r.families[f.Which%len(r.families)].injure(f.For)
+	default:
+		r.strikeWorker(f, s, t)
 	}
+	r.inflicted[f.Kind]++
 	t.log.Printf(t.who, "%s is over", f.Kind)
+}
+
+// strikeWorker does something to one of a site's workers.
+func (r *Run) strikeWorker(f Fault, s *Site, t witness) {
+	workers := s.daemon.Workers()
+	var indexes []int
+	for index := range workers {
+		indexes = append(indexes, index)
+	}
+	if len(indexes) == 0 {
+		t.log.Printf(t.who, "there is no worker now")
+		return
+	}
+	slices.Sort(indexes)
+	index := indexes[f.Which%len(indexes)]
+	pid, began := workers[index], time.Now()
+	var err error
+	switch f.Kind {
+	case KillWorker:
+		err = syscall.Kill(pid, syscall.SIGKILL)
+	case AbortWorker:
+		err = harness.AbortInside(pid)
+	case ExhaustWorker:
+		err = harness.Exhaust(pid, time.Minute)
+	case PauseWorker:
+		if err = syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			break
+		}
+		for harness.Running(pid) && time.Since(began) < f.For {
+			time.Sleep(20 * time.Millisecond)
+		}
+		if harness.Running(pid) {
+			syscall.Kill(pid, syscall.SIGCONT)
+			return
+		}
+	}
+	if err != nil { // it may have ended meanwhile, or be too young
+		t.log.Printf(t.who, "worker %d: %v", index, err)
+		return
+	}
+	s.tracker.struckSince(f.Kind, index, began)
 }
 
 // check fails the run for an error of the machinery.

@@ -17,6 +17,7 @@ var (
 	families = flag.Int("families", 5, "families of images that are worked on side by side")
 	calm     = flag.Bool("calm", false, "without faults")
 	hold     = flag.Duration("hold", 0, "how long the clusters of a failed run stay, to be looked at")
+	workers  = flag.Int("workers", 0, "workers of each daemon; 0: as it chooses")
 	clones   = flag.Bool("clones", true, "with clones")
 )
 
@@ -25,7 +26,8 @@ func TestMain(m *testing.M) { harness.Main(m) }
 // TestRandom is the randomised run: see the package's description.
 func TestRandom(t *testing.T) {
 	opt := random.Options{
-		Seed: *seed, Duration: *duration, Families: *families, Operations: 15, LongestPause: time.Minute, Clones: *clones, Calm: *calm, Hold: *hold,
+		Seed: *seed, Duration: *duration, Families: *families, Operations: 15, LongestPause: time.Minute, Clones: *clones, Workers: *workers,
+		Calm: *calm, Hold: *hold,
 	}
 	if opt.Seed == 0 {
 		opt.Seed = uint64(time.Now().UnixNano() / int64(time.Millisecond) % 1e9)

@@ -27,6 +27,8 @@ type Options struct {
 	Clones bool
 	// Hold is how long the clusters of a run that failed stay, to be looked at.
 	Hold time.Duration
+	// Workers is how many each daemon has.
+	Workers int
 	// Calm leaves the faults out, for telling whose fault something is.
 	Calm bool
 }
@@ -42,8 +44,11 @@ type Run struct {
 	faults   *rand.Rand
 	rounds   *rand.Rand
 
-	mu   sync.Mutex
-	done [kinds]int
+	inflicted [faultKinds]int // only the fault's goroutine counts
+
+	mu      sync.Mutex
+	done    [kinds]int
+	injured injuries
 }
 
 // witness makes a part's test.
@@ -66,7 +71,7 @@ func Start(t testing.TB, pair *lab.Pair, opt Options) {
 	r.log.Printf("run", "%+v", opt)
 	r.makePlaces(pair)
 	for i, c := range []*lab.Cluster{pair.Primary, pair.Secondary} {
-		r.sites[i] = newSite(t, c, r.places)
+		r.sites[i] = newSite(t, c, r.places, opt.Workers)
 		r.sites[i].start(t)
 	}
 	r.makeFamilies()
@@ -218,11 +223,28 @@ func (r *Run) failNow() {
 	}
 }
 
-// report says how many of each operation there were.
+// report says how many of each operation and fault there were, and how the daemons bore them.
 func (r *Run) report() {
 	var b strings.Builder
 	for kind, n := range r.done {
 		fmt.Fprintf(&b, "%s %d, ", Kind(kind), n)
 	}
 	r.t.Logf("operations: %s", strings.TrimSuffix(b.String(), ", "))
+	b.Reset()
+	for kind, n := range r.inflicted {
+		fmt.Fprintf(&b, "%s %d, ", FaultKind(kind), n)
+	}
+	r.t.Logf("faults: %s; %s", strings.TrimSuffix(b.String(), ", "), r.injured)
+	var recoveries [faultKinds][]time.Duration
+	for _, s := range r.sites {
+		for kind, took := range s.tracker.recoveries() {
+			recoveries[kind] = append(recoveries[kind], took...)
+		}
+		r.t.Logf("%s: most memory resident: daemon %d MiB, a worker %d MiB", s, s.tracker.daemonPeak>>20, s.tracker.workerPeak>>20)
+	}
+	for kind, took := range recoveries {
+		if len(took) > 0 {
+			r.t.Logf("%s: %s", FaultKind(kind), describe(took))
+		}
+	}
 }

@@ -35,6 +35,9 @@ func (r *Run) settle() {
 		})
 	}
 	wait.Wait()
+	for _, s := range r.sites {
+		s.tracker.forget()
+	}
 	r.checkNames()
 	r.log.Printf("run", "settled after %v", time.Since(began).Round(time.Millisecond))
 	r.failNow()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -20,14 +21,16 @@ import (
 type Site struct {
 	Cluster *lab.Cluster
 
-	conn   *rados.Conn
-	ioctx  []*rados.IOContext // by place
-	daemon *harness.Daemon
+	conn    *rados.Conn
+	ioctx   []*rados.IOContext // by place
+	workers int
+	daemon  *harness.Daemon
+	tracker *tracker
 }
 
-func newSite(t testing.TB, c *lab.Cluster, places []Place) *Site {
+func newSite(t testing.TB, c *lab.Cluster, places []Place, workers int) *Site {
 	t.Helper()
-	s := &Site{Cluster: c}
+	s := &Site{Cluster: c, workers: workers, tracker: track(t)}
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -55,11 +58,17 @@ func (s *Site) String() string { return s.Cluster.Name() }
 // start starts the site's daemon, with every message in its log.
 func (s *Site) start(t testing.TB) {
 	t.Helper()
-	flags := []string{"--debug-rbd-mirror", "20"}
+	// Dead workers are not parked: somebody kills them on purpose.
+	flags := []string{"--debug-rbd-mirror", "20", "--rbd-warden-restart-intensity", "10000", "--rbd-warden-restart-max", "2",
+		"--rbd-warden-worker-memory-limit", "1G"}
+	if s.workers > 0 {
+		flags = append(flags, "--rbd-warden-workers", strconv.Itoa(s.workers))
+	}
 	if harness.TestsUpstream() {
 		flags = []string{"--debug-rbd-mirror", "10"}
 	}
 	s.daemon = harness.StartDaemon(t, s.Cluster, harness.Ours(t), flags...)
+	s.tracker.follow(s.daemon, s.Cluster)
 }
 
 // Seen is an image as a site has it.

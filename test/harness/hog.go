@@ -1,0 +1,88 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// hogArg makes a test binary a hog: see Exhaust.
+const hogArg = "harness-hog"
+
+// Exhaust has a worker killed by the kernel's out-of-memory killer, for the limit of its own memory cgroup: a process of
+// ours that the kernel must not kill joins the cgroup and takes all that is left. It answers when the worker is dead. Only
+// root may do that, and only where the daemon has given the worker a cgroup.
+func Exhaust(pid int, within time.Duration) error {
+	group, err := memoryGroup(pid)
+	if err != nil {
+		return err
+	}
+	hog := exec.Command("/proc/self/exe", hogArg, group, strconv.Itoa(pid), within.String())
+	out, err := hog.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// memoryGroup is the directory of a worker's own memory cgroup.
+func memoryGroup(pid int) (string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		// hierarchy-ID:controllers:path; the unified hierarchy is "0::path".
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 || !strings.Contains(parts[2], "/rbd-warden.") {
+			continue
+		}
+		if parts[1] == "memory" {
+			return filepath.Join("/sys/fs/cgroup/memory", parts[2]), nil
+		}
+		return filepath.Join("/sys/fs/cgroup", parts[2]), nil
+	}
+	return "", errors.New("the worker has no memory cgroup of its own")
+}
+
+// hog is the process that Exhaust starts: it takes memory in a cgroup until another process is dead.
+func hog(group, victim, within string) error {
+	pid, err := strconv.Atoi(victim)
+	if err != nil {
+		return err
+	}
+	patience, err := time.ParseDuration(within)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
+		return err
+	}
+	defer func() {
+		// Out of it again at once: the daemon removes the cgroup, and cannot while somebody is in it. So does our end.
+		_ = os.WriteFile(filepath.Join(filepath.Dir(group), "..", "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
+	}()
+	taken := 0
+	for deadline := time.Now().Add(patience); Running(pid); taken += hogBlock {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("process %d lives although %d bytes were taken", pid, taken)
+		}
+		if _, err := unix.Mmap(-1, 0, hogBlock, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hogBlock is how much a hog takes at a time, in bytes.
+const hogBlock = 4 << 20
