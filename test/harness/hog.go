@@ -16,20 +16,29 @@ import (
 // hogArg makes a test binary a hog: see Exhaust.
 const hogArg = "harness-hog"
 
-// Exhaust has a worker killed by the kernel's out-of-memory killer, for the limit of its own memory cgroup: a process of
-// ours that the kernel must not kill joins the cgroup and takes all that is left. It answers when the worker is dead. Only
-// root may do that, and only where the daemon has given the worker a cgroup.
+// Exhaust has a worker killed by the kernel's out-of-memory killer, for the limit of its own memory cgroup: processes of
+// ours join the cgroup and take all that is left. There are several, so that none is as big as to be chosen itself: the
+// worker has asked the kernel to be the first. It answers when the worker is dead. Only root may do that, and only where
+// the daemon has given the worker a cgroup.
 func Exhaust(pid int, within time.Duration) error {
 	group, err := memoryGroup(pid)
 	if err != nil {
 		return err
 	}
-	hog := exec.Command("/proc/self/exe", hogArg, group, strconv.Itoa(pid), within.String())
-	out, err := hog.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, out)
+	failed := make(chan error, hogs)
+	for range hogs {
+		go func() {
+			out, err := exec.Command("/proc/self/exe", hogArg, group, strconv.Itoa(pid), within.String()).CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, out)
+			}
+			failed <- err
+		}()
 	}
-	return nil
+	for range hogs {
+		err = errors.Join(err, <-failed)
+	}
+	return err
 }
 
 // memoryGroup is the directory of a worker's own memory cgroup.
@@ -62,7 +71,8 @@ func hog(group, victim, within string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
+	limit, err := limitOf(group)
+	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
@@ -73,16 +83,37 @@ func hog(group, victim, within string) error {
 		_ = os.WriteFile(filepath.Join(filepath.Dir(group), "..", "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
 	}()
 	taken := 0
-	for deadline := time.Now().Add(patience); Running(pid); taken += hogBlock {
+	for deadline := time.Now().Add(patience); Running(pid); {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("process %d lives although %d bytes were taken", pid, taken)
+		}
+		if taken >= limit/(hogs-1) {
+			time.Sleep(time.Millisecond)
+			continue
 		}
 		if _, err := unix.Mmap(-1, 0, hogBlock, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE); err != nil {
 			return err
 		}
+		taken += hogBlock
 	}
 	return nil
 }
 
-// hogBlock is how much a hog takes at a time, in bytes.
-const hogBlock = 4 << 20
+const (
+	// hogBlock is how much a hog takes at a time, in bytes.
+	hogBlock = 4 << 20
+	// hogs is how many there are. Each takes a little more than its part of the cgroup's limit and no more.
+	hogs = 6
+)
+
+// limitOf reads the limit of a memory cgroup, in bytes.
+func limitOf(group string) (int, error) {
+	text, err := os.ReadFile(filepath.Join(group, "memory.max"))
+	if errors.Is(err, os.ErrNotExist) { // version 1
+		text, err = os.ReadFile(filepath.Join(group, "memory.limit_in_bytes"))
+	}
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
