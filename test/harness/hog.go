@@ -18,8 +18,8 @@ const hogArg = "harness-hog"
 
 // Exhaust has a worker killed by the kernel's out-of-memory killer, for the limit of its own memory cgroup: processes of
 // ours join the cgroup and take all that is left. There are several, so that none is as big as to be chosen itself: the
-// worker has asked the kernel to be the first. It answers when the worker is dead. Only root may do that, and only where
-// the daemon has given the worker a cgroup.
+// worker has asked the kernel to be the first. It answers when the worker is dead, and an error if it is not: it is so
+// young that it has not asked yet. Only root may do that, and only where the daemon has given the worker a cgroup.
 func Exhaust(pid int, within time.Duration) error {
 	group, err := memoryGroup(pid)
 	if err != nil {
@@ -37,6 +37,9 @@ func Exhaust(pid int, within time.Duration) error {
 	}
 	for range hogs {
 		err = errors.Join(err, <-failed)
+	}
+	if !Running(pid) {
+		return nil // a hog may have been killed with it
 	}
 	return err
 }
@@ -83,11 +86,15 @@ func hog(group, victim, within string) error {
 		_ = os.WriteFile(filepath.Join(filepath.Dir(group), "..", "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
 	}()
 	taken := 0
+	chosen := false
 	for deadline := time.Now().Add(patience); Running(pid); {
+		if !chosen && killedOf(group) > 0 { // the worker, which needs a moment to be gone, or one of us
+			chosen, deadline = true, time.Now().Add(min(patience, 10*time.Second))
+		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("process %d lives although %d bytes were taken", pid, taken)
 		}
-		if taken >= limit/(hogs-1) {
+		if chosen || taken >= limit/(hogs-1) {
 			time.Sleep(time.Millisecond)
 			continue
 		}
@@ -116,4 +123,17 @@ func limitOf(group string) (int, error) {
 		return 0, err
 	}
 	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
+
+// killedOf counts the processes of a memory cgroup that the kernel has killed for want of memory.
+func killedOf(group string) (n int) {
+	for _, file := range []string{"memory.events", "memory.oom_control"} { // version 2, version 1
+		text, _ := os.ReadFile(filepath.Join(group, file))
+		for line := range strings.Lines(string(text)) {
+			if _, err := fmt.Sscanf(line, "oom_kill %d", &n); err == nil {
+				return n
+			}
+		}
+	}
+	return 0
 }

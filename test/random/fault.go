@@ -3,12 +3,9 @@ package random
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/rbdwarden/rbdwarden/test/harness"
 )
 
 // FaultKind is a kind of fault.
@@ -94,89 +91,62 @@ func between(random *rand.Rand, from, to time.Duration) time.Duration {
 
 // inflict makes a fault happen and ends it again: afterwards every process runs.
 func (r *Run) inflict(f Fault) {
-	s, t := r.sites[f.Site], r.witness("fault")
+	t := r.witness("fault")
 	t.log.Printf(t.who, "%s", f)
-	pause := func(signal func(syscall.Signal)) {
-		signal(syscall.SIGSTOP)
-		time.Sleep(f.For)
-		signal(syscall.SIGCONT)
-	}
-	daemon := s.daemon
-	switch f.Kind {
-	case KillWorkers:
-		daemon.KillWorkers()
-		s.tracker.struck(f.Kind, everyWorker)
-	case KillAll:
-		daemon.Kill()
-		time.Sleep(f.For)
-		s.start(t)
-		s.tracker.struck(f.Kind, everyWorker)
-	case Terminate:
-		daemon.Stop(t, time.Minute)
-		time.Sleep(f.For)
-		s.start(t)
-		s.tracker.struck(f.Kind, everyWorker)
-	case KillDaemon:
-		daemon.KillProcess(t)
-		time.Sleep(f.For)
-		s.start(t)
-		s.tracker.struck(f.Kind, everyWorker)
-	case PauseWorkers, PauseAll:
-		pause(func(signal syscall.Signal) { daemon.Signal(signal, f.Kind == PauseWorkers) })
-	case PauseDaemon:
-		pause(func(signal syscall.Signal) { syscall.Kill(daemon.PID(), signal) })
-	case PauseOSD:
-		pause(func(signal syscall.Signal) { r.check(s.Cluster.SignalDaemon("osd.0", signal)) })
-	case PauseSite:
-		pause(func(signal syscall.Signal) { r.check(s.Cluster.Signal(signal)) })
-	case DamageJournal:
-		r.families[f.Which%len(r.families)].injure(f.For)
-	default:
-		r.strikeWorker(f, s, t)
-	}
+	hit := r.befall(f, t)
 	r.inflicted[f.Kind]++
-	t.log.Printf(t.who, "%s is over", f.Kind)
+	if hit {
+		r.hit[f.Kind]++
+	}
+	t.log.Printf(t.who, "%s is over, it hit: %v", f.Kind, hit)
 }
 
-// strikeWorker does something to one of a site's workers.
-func (r *Run) strikeWorker(f Fault, s *Site, t witness) {
-	workers := s.daemon.Workers()
-	var indexes []int
-	for index := range workers {
-		indexes = append(indexes, index)
+// befall makes a fault happen and ends it, and answers whether it hit anything.
+func (r *Run) befall(f Fault, t witness) (hit bool) {
+	s := r.sites[f.Site]
+	daemon := s.daemon
+	pause := func(signal func(syscall.Signal) int) bool {
+		n := signal(syscall.SIGSTOP)
+		time.Sleep(f.For)
+		signal(syscall.SIGCONT)
+		return n > 0
 	}
-	if len(indexes) == 0 {
-		t.log.Printf(t.who, "there is no worker now")
-		return
+	again := func() bool {
+		time.Sleep(f.For)
+		s.start(t)
+		s.tracker.struck(f.Kind, everyWorker)
+		return true
 	}
-	slices.Sort(indexes)
-	index := indexes[f.Which%len(indexes)]
-	pid, began := workers[index], time.Now()
-	var err error
+	cluster := func(signal func(syscall.Signal) error) bool {
+		return pause(func(sig syscall.Signal) int { r.check(signal(sig)); return 1 })
+	}
 	switch f.Kind {
-	case KillWorker:
-		err = syscall.Kill(pid, syscall.SIGKILL)
-	case AbortWorker:
-		err = harness.AbortInside(pid)
-	case ExhaustWorker:
-		err = harness.Exhaust(pid, time.Minute)
-	case PauseWorker:
-		if err = syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-			break
-		}
-		for harness.Running(pid) && time.Since(began) < f.For {
-			time.Sleep(20 * time.Millisecond)
-		}
-		if harness.Running(pid) {
-			syscall.Kill(pid, syscall.SIGCONT)
-			return
-		}
+	case KillWorkers:
+		n := daemon.KillWorkers()
+		s.tracker.struck(f.Kind, everyWorker)
+		return n > 0
+	case KillAll:
+		daemon.Kill()
+		return again()
+	case Terminate:
+		daemon.Stop(t, time.Minute)
+		return again()
+	case KillDaemon:
+		daemon.KillProcess(t)
+		return again()
+	case PauseWorkers, PauseAll:
+		return pause(func(sig syscall.Signal) int { return daemon.Signal(sig, f.Kind == PauseWorkers) })
+	case PauseDaemon:
+		return pause(func(sig syscall.Signal) int { syscall.Kill(daemon.PID(), sig); return 1 })
+	case PauseOSD:
+		return cluster(func(sig syscall.Signal) error { return s.Cluster.SignalDaemon("osd.0", sig) })
+	case PauseSite:
+		return cluster(s.Cluster.Signal)
+	case DamageJournal:
+		r.families[f.Which%len(r.families)].injure(f.For)
+		return false // whether it does is known later: see report
 	}
-	if err != nil { // it may have ended meanwhile, or be too young
-		t.log.Printf(t.who, "worker %d: %v", index, err)
-		return
-	}
-	s.tracker.struckSince(f.Kind, index, began)
+	return r.strikeWorker(f, s, t)
 }
 
 // check fails the run for an error of the machinery.

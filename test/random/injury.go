@@ -23,8 +23,9 @@ func (f *Family) injure(long time.Duration) {
 	}
 }
 
-// suffer damages the journal of an image ahead of its mirror, and repairs it after a while. The guest has the image open
-// all the while and nothing else is done to it: librbd itself refuses to open an image with such a journal.
+// suffer damages the journal of an image ahead of its mirror, and repairs it once the mirror has met with that and so much
+// time has passed. The guest has the image open all the while and nothing else is done to it: librbd itself refuses to
+// open an image with such a journal.
 func (f *Family) suffer(long time.Duration) {
 	for _, d := range f.Disks {
 		if d.Trashed || !d.Mirrored {
@@ -48,21 +49,31 @@ func (f *Family) suffer(long time.Duration) {
 		}
 		f.t.log.Printf(f.t.who, "journal of %s is damaged: %s at %d, for %v", d, injury.Object, injury.Offset, long)
 		w.Burst(12)
-		time.Sleep(long)
-		status := f.Other.says(d, "up+error", "")
-		if status == "" {
-			status = f.Other.says(d, "up+error", "?") // what it says instead of that
-		}
+		met, status := f.meet(d, injury, long)
 		if err := injury.Repair(); err != nil {
 			f.t.Fatal(err)
 		}
 		f.t.log.Printf(f.t.who, "journal of %s is repaired: %s", d, status)
 		f.run.mu.Lock()
 		f.run.injured.done++
-		if strings.Contains(status, injury.Object) {
+		if met {
 			f.run.injured.seen++
 		}
 		f.run.mu.Unlock()
 		return
 	}
+	f.t.log.Printf(f.t.who, "no journal could be damaged")
+}
+
+// encounter is how long a mirror may need to come to the damage: its worker may be dead just then, or a cluster paused.
+const encounter = 40 * time.Second
+
+// meet waits for so long, and until the mirror of an image says that it has met with the damage, but not for ever: what
+// it had read before is not damaged.
+func (f *Family) meet(d *Disk, injury *harness.Injury, long time.Duration) (met bool, status string) {
+	for began := time.Now(); time.Since(began) < long || !met && time.Since(began) < long+encounter; time.Sleep(500 * time.Millisecond) {
+		status = f.Other.says(d, "up+error", "?") // so that it is told, whatever it is
+		met = met || strings.Contains(status, injury.Object)
+	}
+	return met, status
 }

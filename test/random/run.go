@@ -44,7 +44,7 @@ type Run struct {
 	faults   *rand.Rand
 	rounds   *rand.Rand
 
-	inflicted [faultKinds]int // only the fault's goroutine counts
+	inflicted, hit [faultKinds]int // only the fault's goroutine counts
 
 	mu      sync.Mutex
 	done    [kinds]int
@@ -117,7 +117,7 @@ func (r *Run) makeFamilies() {
 		who := fmt.Sprintf("f%d", n)
 		r.families = append(r.families, &Family{
 			Plan: newPlan(r.opt.Seed, n, homes[n%len(homes)], each, r.opt.Clones),
-			At:   r.sites[0], Other: r.sites[1], run: r, t: r.witness(who),
+			At:   r.sites[0], Other: r.sites[1], run: r, t: r.witness(who), injuries: make(chan time.Duration, 1),
 		})
 	}
 }
@@ -231,10 +231,11 @@ func (r *Run) report() {
 	}
 	r.t.Logf("operations: %s", strings.TrimSuffix(b.String(), ", "))
 	b.Reset()
+	r.hit[DamageJournal] = r.injured.seen
 	for kind, n := range r.inflicted {
-		fmt.Fprintf(&b, "%s %d, ", FaultKind(kind), n)
+		fmt.Fprintf(&b, "%s %d of %d, ", FaultKind(kind), r.hit[kind], n)
 	}
-	r.t.Logf("faults: %s; %s", strings.TrimSuffix(b.String(), ", "), r.injured)
+	r.t.Logf("faults that hit: %s; %s", strings.TrimSuffix(b.String(), ", "), r.injured)
 	var recoveries [faultKinds][]time.Duration
 	for _, s := range r.sites {
 		for kind, took := range s.tracker.recoveries() {
