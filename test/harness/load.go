@@ -24,6 +24,7 @@ type Load struct {
 
 	conn  *rados.Conn
 	ioctx *rados.IOContext
+	there *rados.IOContext // on the secondary; nil until somebody looks there
 	stop  context.CancelFunc
 	wait  sync.WaitGroup
 }
@@ -37,6 +38,7 @@ type Guest struct {
 	Writer *Writer
 
 	ioctx *rados.IOContext
+	busy  sync.Mutex // held while something is written
 	mu    sync.Mutex
 	wrote []time.Time
 }
@@ -116,7 +118,7 @@ func (l *Load) newGuest(t testing.TB, name string, size uint64) *Guest {
 	return g
 }
 
-// Start starts writing to all images, until Stop.
+// Start starts writing to all images, until Hold or Stop.
 func (l *Load) Start(t testing.TB, pause time.Duration) {
 	ctx, cancel := context.WithCancel(t.Context())
 	l.stop = cancel
@@ -131,25 +133,44 @@ func (l *Load) Start(t testing.TB, pause time.Duration) {
 					return
 				case <-timer.C:
 				}
-				if turn%8 == 7 {
-					g.Writer.TurnPage()
-				} else {
-					g.Writer.Write(1)
-				}
-				g.mu.Lock()
-				g.wrote = append(g.wrote, time.Now())
-				g.mu.Unlock()
+				g.write(func(w *Writer) {
+					if turn%8 == 7 {
+						w.TurnPage()
+					} else {
+						w.Write(1)
+					}
+				})
 			}
 		})
 	}
 }
 
-// Stop ends the writing and closes the images: their journals then hold all that was written.
-func (l *Load) Stop() {
+// write lets somebody write to the image who is alone in that, and notes when it was over.
+func (g *Guest) write(do func(*Writer)) {
+	g.busy.Lock()
+	defer g.busy.Unlock()
+	do(g.Writer)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wrote = append(g.wrote, time.Now())
+}
+
+// Fill writes so many bytes to the image, large writes and many at a time. The load goes on afterwards, if it runs.
+func (g *Guest) Fill(bytes int) {
+	g.write(func(w *Writer) { w.Fill(bytes) })
+}
+
+// Hold ends the writing. The images stay open.
+func (l *Load) Hold() {
 	if l.stop != nil {
 		l.stop()
 	}
 	l.wait.Wait()
+}
+
+// Stop is Hold, and closes the images: their journals then hold all that was written.
+func (l *Load) Stop() {
+	l.Hold()
 	for _, g := range l.Guests {
 		g.Writer.Close()
 	}
@@ -166,7 +187,7 @@ func (g *Guest) Wrote() []time.Time {
 // load must have been stopped and the mirror must have caught up.
 func (l *Load) AssertEqual(t testing.TB) {
 	t.Helper()
-	_, secondary := connect(t, l.Pool, l.Pool.Pair.Secondary)
+	secondary := l.copies(t)
 	for _, g := range l.Guests {
 		want := g.Writer.Digest()
 		for _, site := range []struct {
@@ -179,6 +200,15 @@ func (l *Load) AssertEqual(t testing.TB) {
 			}
 		}
 	}
+}
+
+// copies is the pool on the secondary.
+func (l *Load) copies(t testing.TB) *rados.IOContext {
+	t.Helper()
+	if l.there == nil {
+		_, l.there = connect(t, l.Pool, l.Pool.Pair.Secondary)
+	}
+	return l.there
 }
 
 // digest reads the head of an image.

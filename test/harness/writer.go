@@ -155,6 +155,23 @@ func (w *Writer) Burst(n int) {
 	w.Operations += len(places)
 }
 
+// Fill writes so many bytes, rounded up to whole blocks of 64 KiB, over and over the image but for its last block.
+func (w *Writer) Fill(bytes int) {
+	w.t.Helper()
+	const block, together = 64 << 10, 8
+	blocks := len(w.Contents)/block - 1
+	for at := 0; bytes > 0; {
+		var places []place
+		for ; len(places) < min(together, blocks) && bytes > 0; bytes -= block {
+			places = append(places, place{at * block, block})
+			copy(w.Contents[at*block:], w.noise(block))
+			at = (at + 1) % blocks
+		}
+		w.check(w.disk.writeAtOnce(places, w.Contents))
+		w.Operations += len(places)
+	}
+}
+
 // Flush waits until all is durable on the primary.
 func (w *Writer) Flush() {
 	w.t.Helper()

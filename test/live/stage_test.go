@@ -25,6 +25,7 @@ type stage struct {
 	daemon  *harness.Daemon
 	flags   []string
 	workers int
+	pause   time.Duration
 }
 
 // stageOptions say how big a stage is.
@@ -50,7 +51,7 @@ func newStage(t *testing.T, o stageOptions) *stage {
 	t.Helper()
 	pair := harness.ParallelPair(t)
 	pool := harness.NewPool(t, pair, lab.PoolMode)
-	s := &stage{T: t, pair: pair, workers: o.workers, flags: append([]string{
+	s := &stage{T: t, pair: pair, workers: o.workers, pause: o.pause, flags: append([]string{
 		"--rbd-warden-workers", strconv.Itoa(o.workers), "--rbd-warden-heartbeat-timeout", fmt.Sprint(silence.Seconds()),
 	}, o.flags...)}
 	s.load = harness.NewLoad(t, pool, harness.LoadOptions{Images: o.images, Size: 2 << 20})
@@ -178,27 +179,60 @@ func (s *stage) neverPaused(since time.Time, hit func(guest int) bool) (longest 
 	return longest
 }
 
+// choose waits until all is well and chooses the busiest worker; hit says which guests are its.
+func (s *stage) choose() (victim int, hit func(guest int) bool) {
+	s.Helper()
+	owners := s.settle()
+	victim = busiest(owners)
+	return victim, func(n int) bool { return owners[n] == victim }
+}
+
 // strike does something to the process of the busiest worker, waits until its images get on, and until the daemon tells a
 // cause of which it is true, and the images' statuses have the words.
 func (s *stage) strike(what string, do func(pid int) time.Time, is func(report.Cause) bool, words ...string) {
 	s.Helper()
-	owners := s.settle()
-	victim := busiest(owners)
-	before := s.ps().Workers[victim]
+	victim, hit := s.choose()
+	before := s.ps()
 	pid := s.daemon.Workers()[victim]
-	if pid == 0 || pid != before.PID {
-		s.Fatalf("worker %d is process %d, and by ps %d", victim, pid, before.PID)
+	if pid == 0 || pid != before.Workers[victim].PID {
+		s.Fatalf("worker %d is process %d, and by ps %d", victim, pid, before.Workers[victim].PID)
 	}
-	s.fault(what, func(n int) bool { return owners[n] == victim }, func() time.Time { return do(pid) })
+	s.fault(what, hit, func() time.Time { return do(pid) })
 	s.settle()
-	after := s.ps().Workers[victim]
-	if c := after.LastCause; c == nil || !is(*c) || after.Restarts != before.Restarts+1 || after.PID == before.PID {
+	s.verdict(what, victim, before, is)
+	s.told(words, hit)
+}
+
+// verdict fails the test unless the daemon tells a cause of which it is true for the one worker that was struck, and of
+// nothing else that it was started again: neither another worker, nor an image of one.
+func (s *stage) verdict(what string, victim int, before report.Daemon, is func(report.Cause) bool) {
+	s.Helper()
+	after := s.ps()
+	was, now := before.Workers[victim], after.Workers[victim]
+	if c := now.LastCause; c == nil || !is(*c) || now.Restarts != was.Restarts+1 || now.PID == was.PID {
 		s.Errorf("%s: ps says of worker %d: %d restarts (%d before), process %d (%d before), %+v", what, victim,
-			after.Restarts, before.Restarts, after.PID, before.PID, c)
+			now.Restarts, was.Restarts, now.PID, was.PID, c)
 	} else {
 		s.Logf("%s: ps says: %s", what, c)
 	}
-	s.told(words, func(n int) bool { return owners[n] == victim })
+	for i, was := range before.Workers {
+		now := after.Workers[i]
+		if i == victim {
+			continue
+		}
+		if now.PID != was.PID || now.Restarts != was.Restarts {
+			s.Errorf("%s: worker %d, which was not hit, was process %d and is process %d: %v", what, i, was.PID, now.PID, now.LastCause)
+		}
+		restarts := map[string]int{}
+		for _, image := range imagesOf(now) {
+			restarts[image.GlobalID] = image.Restarts
+		}
+		for _, image := range imagesOf(was) {
+			if n := restarts[image.GlobalID]; n > image.Restarts { // one that has moved here counts anew
+				s.Errorf("%s: %s, which was not hit, was started again %d times", what, image.Name, n-image.Restarts)
+			}
+		}
+	}
 }
 
 // told waits until the status of each image has all of the words.
