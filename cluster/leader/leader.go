@@ -164,7 +164,7 @@ func (c *candidate) term(ctx context.Context) (err error) {
 
 // follow tries for the lock until it is ours, and tells the term's epoch.
 func (c *candidate) follow(ctx context.Context, cookie string) (epoch uint64, err error) {
-	var death death
+	var death cls.DeathWatch
 	for {
 		if err := c.lostWatch(); err != nil {
 			return 0, err
@@ -193,7 +193,7 @@ func (c *candidate) follow(ctx context.Context, cookie string) (epoch uint64, er
 			}
 			continue
 		case c.opt.KnownDead != nil && c.opt.KnownDead(owner.Description),
-			death.seen(owner.LockerID, !seen.alive, time.Now()) >= c.opt.DeadGrace:
+			death.Seen(owner.LockerID, !seen.alive, time.Now()) >= c.opt.DeadGrace:
 			if err := c.fence(ctx, *owner); err != nil {
 				return 0, err
 			}
@@ -205,24 +205,6 @@ func (c *candidate) follow(ctx context.Context, cookie string) (epoch uint64, er
 			return 0, err
 		}
 	}
-}
-
-// death remembers since when an owner has been seen without its watch.
-type death struct {
-	owner cls.LockerID
-	since time.Time
-}
-
-// seen is told of each look; it answers for how long this owner has been without.
-func (d *death) seen(owner cls.LockerID, without bool, now time.Time) time.Duration {
-	if !without {
-		*d = death{}
-		return 0
-	}
-	if d.since.IsZero() || d.owner != owner {
-		*d = death{owner, now}
-	}
-	return now.Sub(d.since)
 }
 
 // take locks, and counts the epoch up, in one operation. It fails if the epoch is another

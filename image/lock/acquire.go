@@ -50,28 +50,10 @@ func (l *Lock) undo() {
 	}
 }
 
-// deathWatch remembers since when an owner has been seen dead.
-type deathWatch struct {
-	owner cls.LockerID
-	since time.Time
-}
-
-// seen is told of each look; it answers for how long this owner has been dead.
-func (d *deathWatch) seen(owner cls.LockerID, deadNow bool, now time.Time) time.Duration {
-	if !deadNow {
-		*d = deathWatch{}
-		return 0
-	}
-	if d.since.IsZero() || d.owner != owner {
-		*d = deathWatch{owner, now}
-	}
-	return now.Sub(d.since)
-}
-
 // acquire runs until the lock is held, and starts what keeps it up.
 func (l *Lock) acquire(ctx context.Context) error {
 	var last error // what we were waiting for
-	var death deathWatch
+	var death cls.DeathWatch
 	for {
 		held, err := l.attempt(ctx, &death, &last)
 		switch {
@@ -87,7 +69,7 @@ func (l *Lock) acquire(ctx context.Context) error {
 }
 
 // attempt looks at the lock once and does the next thing about it.
-func (l *Lock) attempt(ctx context.Context, death *deathWatch, last *error) (held bool, err error) {
+func (l *Lock) attempt(ctx context.Context, death *cls.DeathWatch, last *error) (held bool, err error) {
 	if err := l.pauseAfterLoss(ctx); err != nil {
 		return false, err
 	}
@@ -102,7 +84,7 @@ func (l *Lock) attempt(ctx context.Context, death *deathWatch, last *error) (hel
 	if len(s.Info.Lockers) > 0 {
 		owner := s.Info.Lockers[0]
 		handle, _ := cls.ParseRBDCookie(owner.Cookie)
-		s.DeadFor = death.seen(owner.LockerID, s.life(owner, handle) != alive, time.Now())
+		s.DeadFor = death.Seen(owner.LockerID, s.life(owner, handle) != alive, time.Now())
 	}
 	switch d := decide(s).(type) {
 	case have:

@@ -151,25 +151,6 @@ func TestNeverFencesSelfOrTheLiving(t *testing.T) {
 	}
 }
 
-func TestDeathWatch(t *testing.T) {
-	var d deathWatch
-	a, b := locker(2, "auto 1", "-").LockerID, locker(2, "auto 2", "-").LockerID
-	at := func(s int) time.Time { return time.Unix(1000+int64(s), 0) }
-	for i, step := range []struct {
-		owner cls.LockerID
-		dead  bool
-		at    int
-		want  time.Duration
-	}{
-		{a, true, 0, 0}, {a, true, 3, 3 * time.Second}, {a, false, 4, 0}, {a, true, 5, 0},
-		{a, true, 6, time.Second}, {b, true, 7, 0}, {b, true, 9, 2 * time.Second}, {a, true, 10, 0},
-	} {
-		if got := d.seen(step.owner, step.dead, at(step.at)); got != step.want {
-			t.Errorf("step %d: dead for %v, want %v", i, got, step.want)
-		}
-	}
-}
-
 func TestHeed(t *testing.T) {
 	answer := func(errnos ...syscall.Errno) rados.NotifyReply {
 		r := rados.NotifyReply{Acks: []rados.NotifyAck{{}, {Reply: []byte{}}}}
