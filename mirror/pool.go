@@ -68,7 +68,9 @@ func ReadMode(ctx context.Context, io rados.IOContext) (cephmirror.Mode, error) 
 // FoundPool is one answer of FindPools.
 type FoundPool struct {
 	Pool
-	Err error // what kept us from reading it; the Pool then has its name and id only
+	// Source is the uuid of the peer that the pool is mirrored from; "" if it is from none.
+	Source string
+	Err    error // what kept us from reading it; the Pool then has its name and id only
 }
 
 // FindPools looks for the cluster's mirrored pools. A pool that cannot be read is
@@ -90,7 +92,9 @@ func FindPools(ctx context.Context, cluster rados.Cluster) ([]FoundPool, error) 
 		f := FoundPool{Pool: Pool{Pool: p}}
 		io, err := cluster.OpenID(ctx, p.ID, "")
 		if err == nil {
-			f.Pool, err = ReadPool(ctx, io)
+			if f.Pool, err = ReadPool(ctx, io); err == nil && len(f.Peers) > 0 {
+				f.Source, err = findSource(ctx, io, f.Peers)
+			}
 			io.Close()
 		}
 		switch {

@@ -349,12 +349,20 @@ func (s *Site) foundPool(c actor.Context, f Found) {
 		}
 		return
 	}
+	told := p.calls
 	p.found, p.trouble, p.calls = f, "", nil
-	if _, _, ok := p.peer(); !ok {
+	peer, others, ok := p.peer()
+	if !ok {
 		p.trouble = noPeer(f.Peers)
 		p.calls = []mirror.Callout{{Level: mirror.CalloutInfo, Text: p.trouble}}
 		s.stopChildren(c, p, nil)
 		return
+	}
+	if len(others) > 0 {
+		p.calls = []mirror.Callout{severalPeers(f.Pool.Pool.Name, peer, others)}
+		if !slices.Equal(told, p.calls) {
+			s.opt.Log.Warn().Str("pool", f.Pool.Pool.Name).Msg(p.calls[0].Text)
+		}
 	}
 	if p.cancel == nil {
 		s.join(c, id, p)
@@ -363,15 +371,15 @@ func (s *Site) foundPool(c actor.Context, f Found) {
 	s.reconcile(c, p)
 }
 
-// peer is the peer that the pool is mirrored from, and how many others there are.
-func (p *poolState) peer() (peer cephmirror.Peer, others int, ok bool) {
+// peer is the peer that the pool is mirrored from, and what other peers it could be
+// mirrored from.
+func (p *poolState) peer() (peer cephmirror.Peer, others []cephmirror.Peer, ok bool) {
 	for _, candidate := range p.found.Peers {
 		switch {
-		case !candidate.Direction.Receives():
-		case ok:
-			others++
-		default:
+		case candidate.UUID == p.found.Source:
 			peer, ok = candidate, true
+		case candidate.Direction.Receives():
+			others = append(others, candidate)
 		}
 	}
 	return peer, others, ok

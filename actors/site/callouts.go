@@ -2,6 +2,8 @@ package site
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"syscall"
 
 	cephmirror "github.com/rbdwarden/rbdwarden/ceph/mirror"
@@ -24,6 +26,19 @@ func unreadable(err error) []mirror.Callout {
 		words = accessDenied
 	}
 	return []mirror.Callout{{Level: mirror.CalloutWarning, Text: words}, {Level: mirror.CalloutInfo, Text: err.Error()}}
+}
+
+// severalPeers says that a pool has more peers to receive from than the one that it is
+// mirrored from. The words before the colon are those of "rbd mirror pool peer add".
+func severalPeers(pool string, peer cephmirror.Peer, others []cephmirror.Peer) mirror.Callout {
+	var names, remedies []string
+	for _, p := range others {
+		names = append(names, p.SiteName)
+		remedies = append(remedies, fmt.Sprintf("rbd mirror pool peer remove %s %s", pool, p.UUID))
+	}
+	return mirror.Callout{Level: mirror.CalloutWarning, Text: fmt.Sprintf(
+		"multiple RX peers are not currently supported: the pool is mirrored from %s only, not from %s; %s",
+		peer.SiteName, strings.Join(names, ", "), strings.Join(remedies, "; "))}
 }
 
 // noPeer says why a mirrored pool is not mirrored here. It may be meant so, and is no

@@ -62,7 +62,7 @@ func TestNamespaceHasOneActorAtATime(t *testing.T) {
 				FoundPool: mirror.FoundPool{Pool: mirror.Pool{
 					Pool: rados.Pool{ID: 1, Name: "rbd"}, Mode: cephmirror.ModePool, MirrorUUID: "local",
 					Peers: []cephmirror.Peer{{UUID: uuid, Direction: cephmirror.DirectionRXTX}},
-				}},
+				}, Source: uuid},
 				Namespaces: []string{""},
 			}}, nil
 		},

@@ -2,7 +2,6 @@ package site
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -101,11 +100,6 @@ func (s *Site) servicePools() map[int64]mirror.ServicePool {
 			Namespaces: map[string]mirror.ImageCounts{},
 		}
 		sp.Callouts = append(sp.Callouts, p.calls...)
-		if _, others, _ := p.peer(); others > 0 {
-			sp.Callouts = append(sp.Callouts, mirror.Callout{
-				Level: mirror.CalloutInfo, Text: fmt.Sprintf("%d more peers are not mirrored from", others),
-			})
-		}
 		for key := range p.children {
 			r, ok := s.shown[key]
 			if !ok {

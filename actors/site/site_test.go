@@ -276,6 +276,7 @@ func found(id int64, name string, peer string, namespaces ...string) Found {
 	f := Found{FoundPool: mirror.FoundPool{Pool: mirror.Pool{Pool: rados.Pool{ID: id, Name: name}}}, Namespaces: append([]string{""}, namespaces...)}
 	if peer != "" {
 		f.Peers = []cephmirror.Peer{{UUID: peer, SiteName: "north", Direction: cephmirror.DirectionRXTX}}
+		f.Source = peer
 	}
 	return f
 }

@@ -31,7 +31,10 @@ func churnKinds(t *testing.T, pair *lab.Pair, seed uint64, rounds int) {
 	data, journals := pool.Name+"-data", pool.Name+"-journal"
 	harness.NewPlainPool(t, pair, data)
 	harness.NewPlainPool(t, pair, journals)
-	kinds := harness.Kinds(data, journals)
+	harness.NewErasurePool(t, pair, pool.Name+"-erasure")
+	kinds := append(harness.Kinds(data, journals), harness.Kind{
+		Name: "erasure-coded", Size: "6000001B", Flags: []string{"--data-pool", pool.Name + "-erasure", "--object-size", "512K"},
+	})
 	seeds := map[string]uint64{}
 	for i, kind := range kinds {
 		seeds[kind.Name] = 1000*seed + uint64(i)

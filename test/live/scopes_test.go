@@ -20,6 +20,7 @@ func TestScopes(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *lab.Pair){
 		"Namespaces": namespaces, "SendingPeer": sendingPeer, "PeerReplaced": peerReplaced,
 		"MirroringDisabled": mirroringDisabled, "PoolMode": poolMode, "CopyDisabled": copyDisabled,
+		"TwoPeers": twoPeers, "InitOnly": initOnly, "ErasureCodedData": erasureCoded,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
