@@ -20,12 +20,13 @@ func pause(t *testing.T, c *lab.Cluster) {
 	}
 }
 
-// resume ends a pause.
+// resume ends a pause, and sees to it that the cluster serves again.
 func resume(t *testing.T, c *lab.Cluster) {
 	t.Helper()
 	if err := c.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
+	harness.KeepServing(t, c)
 }
 
 // underWay says whether any of the images has a sync point at work.

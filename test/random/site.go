@@ -50,6 +50,7 @@ func newSite(t testing.TB, c *lab.Cluster, places []Place, workers int) *Site {
 		t.Cleanup(io.Destroy)
 		s.ioctx = append(s.ioctx, io)
 	}
+	harness.KeepServing(t, c)
 	return s
 }
 
