@@ -36,7 +36,6 @@ func (s *stage) freeze() {
 	s.Logf("%s: when it went on, it ended after %.1f s, and none of %d objects had changed", what, ended.Sub(goes).Seconds(), len(copies))
 	syscall.Kill(s.daemon.PID(), syscall.SIGCONT)
 	s.load.Start(s, s.pause)
-	s.settle()
 	s.verdict(what, victim, before, fenced)
 }
 

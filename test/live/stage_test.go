@@ -58,7 +58,8 @@ func newStage(t *testing.T, o stageOptions) *stage {
 	s.load.Start(t, o.pause)
 	s.start()
 	s.commits = harness.WatchCommits(t, s.load, 100*time.Millisecond)
-	s.settle()
+	// The first copies, under load, take their time.
+	s.settleWithin(harness.Patience + time.Duration(o.images)*5*time.Second)
 	return s
 }
 
@@ -81,7 +82,12 @@ func (s *stage) ps() report.Daemon {
 // settle waits until all workers are ready and every image replays in one of them and no more, and answers which, by guest.
 func (s *stage) settle() (owners []int) {
 	s.Helper()
-	harness.Eventually(s, harness.Patience, func() (why string) {
+	return s.settleWithin(harness.Patience)
+}
+
+func (s *stage) settleWithin(within time.Duration) (owners []int) {
+	s.Helper()
+	harness.Eventually(s, within, func() (why string) {
 		owners, why = s.owners()
 		return why
 	})
@@ -198,15 +204,31 @@ func (s *stage) strike(what string, do func(pid int) time.Time, is func(report.C
 		s.Fatalf("worker %d is process %d, and by ps %d", victim, pid, before.Workers[victim].PID)
 	}
 	s.fault(what, hit, func() time.Time { return do(pid) })
-	s.settle()
 	s.verdict(what, victim, before, is)
-	s.told(words, hit)
+	s.told(words, s.inherited(what, victim, hit))
+}
+
+// inherited waits until all is well and answers which images of those that were hit the new process of their worker has.
+// Another worker may have taken them while it was silent: that one tells nothing of deaths that were not its own.
+func (s *stage) inherited(what string, victim int, hit func(guest int) bool) func(guest int) bool {
+	s.Helper()
+	owners, elsewhere := s.settle(), 0
+	for n := range owners {
+		if hit(n) && owners[n] != victim {
+			elsewhere++
+		}
+	}
+	if elsewhere > 0 {
+		s.Logf("%s: %d images are another worker's now", what, elsewhere)
+	}
+	return func(n int) bool { return hit(n) && owners[n] == victim }
 }
 
 // verdict fails the test unless the daemon tells a cause of which it is true for the one worker that was struck, and of
 // nothing else that it was started again: neither another worker, nor an image of one.
 func (s *stage) verdict(what string, victim int, before report.Daemon, is func(report.Cause) bool) {
 	s.Helper()
+	s.settle()
 	after := s.ps()
 	was, now := before.Workers[victim], after.Workers[victim]
 	if c := now.LastCause; c == nil || !is(*c) || now.Restarts != was.Restarts+1 || now.PID == was.PID {
@@ -251,6 +273,21 @@ func (s *stage) told(words []string, of func(guest int) bool) {
 			}
 		}
 		return ""
+	})
+}
+
+// shown waits until ps shows an image in a state with a description that has a word.
+func (s *stage) shown(g *harness.Guest, state, word string) {
+	s.Helper()
+	harness.Eventually(s, within, func() string {
+		for _, w := range s.ps().Workers {
+			for _, image := range imagesOf(w) {
+				if image.GlobalID == g.GlobalID && image.State == state && strings.Contains(image.Description, word) {
+					return ""
+				}
+			}
+		}
+		return fmt.Sprintf("ps does not show %s in the state %s with %q", g.Spec(), state, word)
 	})
 }
 
@@ -337,6 +374,7 @@ func (s *stage) corrupt(guest int) {
 	injury := g.Damage(s)
 	s.daemon.AdminDo(s, "rbd mirror start "+g.Spec())
 	s.told([]string{"up+error", injury.Object, strconv.Itoa(injury.Offset)}, it)
+	s.shown(g, "error", injury.Object)
 	seen := time.Now()
 	s.othersGetOn(seen, 4, it)
 	if s.commits.Advances(guest, seen) > 0 {
