@@ -37,15 +37,26 @@ func (k ImageKey) String() string { return fmt.Sprintf("%s/%s", k.PoolKey, k.Glo
 type Past struct {
 	Restarts  int
 	LastCause *report.Cause // of the last death; nil if there was none
+	// Ends are the last deaths, newest last; Reasons counts all by their reason. Both may
+	// be empty where only the last cause is known.
+	Ends    []report.Cause
+	Reasons map[string]uint64
+}
+
+// PastOf is the past that a record tells of.
+func PastOf(r report.Record) Past {
+	return Past{Restarts: r.Restarts, LastCause: r.Last(), Ends: r.Ends, Reasons: r.Reasons}
 }
 
 // Plus adds the past of what something is part of: its deaths were this one's, too.
-func (p Past) Plus(of Past) Past {
-	sum := Past{Restarts: p.Restarts + of.Restarts, LastCause: p.LastCause}
-	if of.LastCause != nil && (sum.LastCause == nil || of.LastCause.When.After(sum.LastCause.When)) {
-		sum.LastCause = of.LastCause
+func (p Past) Plus(of Past) Past { return PastOf(p.record().Plus(of.record())) }
+
+func (p Past) record() report.Record {
+	r := report.Record{Restarts: p.Restarts, Ends: p.Ends, Reasons: p.Reasons}
+	if len(r.Ends) == 0 && p.LastCause != nil {
+		r.Ends = []report.Cause{*p.LastCause}
 	}
-	return sum
+	return r
 }
 
 // ToImage is a message that an image actor takes from outside.
@@ -108,6 +119,14 @@ type (
 		Key          ImageKey
 		Value, Stack string
 	}
+	// ImageStuck says that effects of an image do not end although they were cancelled, and
+	// that its actor has let go of them. If one of them Writes, nobody in this process may
+	// run the image again.
+	ImageStuck struct {
+		Key    ImageKey
+		What   string // the effects
+		Writes bool
+	}
 	// ClientFenced says that this process may not write to the cluster any more: it
 	// has to end and come back under a new identity.
 	ClientFenced struct{ Err error }
@@ -117,4 +136,5 @@ func (ImageReport) toPool()   {}
 func (ImageStopped) toPool()  {}
 func (ImageFinished) toPool() {}
 func (ImagePanicked) toPool() {}
+func (ImageStuck) toPool()    {}
 func (ClientFenced) toPool()  {}

@@ -24,6 +24,9 @@ const (
 	WhySpawn    Why = "spawn"     // it could not be started
 	WhyLock     Why = "lock"      // it lost its exclusive lock, or the watch that goes with it
 	WhyStuck    Why = "stuck"     // it made no progress, or something in it did not end
+	// WhyAbandoned: something in it that may write did not end, so that only a new process may
+	// run it again.
+	WhyAbandoned Why = "abandoned"
 	// WhyEscalated: the worker was replaced because what failed pointed at it, and not
 	// at one image.
 	WhyEscalated Why = "escalated"

@@ -20,6 +20,9 @@ type Daemon struct {
 	Taken   time.Time `json:"taken"` // when this snapshot was taken
 	Stops   bool      `json:"stops"` // it was asked to stop
 	Workers []Worker  `json:"workers"`
+	// Ends counts what has ended since the daemon started, by level ("image", "pool",
+	// "worker") and reason, see Cause.Reason.
+	Ends map[string]map[string]uint64 `json:"ends,omitempty"`
 }
 
 // WorkerState is what a worker process is in.
@@ -44,6 +47,7 @@ type Worker struct {
 	Since     time.Time   `json:"since"` // when it entered State
 	Restarts  int         `json:"restarts"`
 	LastCause *Cause      `json:"last_cause,omitempty"` // of the last death
+	History   []Cause     `json:"history,omitempty"`    // the last deaths, newest last
 	NextStart time.Time   `json:"next_start,omitzero"`
 	RSS       int64       `json:"rss_bytes"` // resident memory, in bytes
 	Memory    *Memory     `json:"memory,omitempty"`
@@ -159,6 +163,7 @@ type Pool struct {
 	Waits        string  `json:"waits,omitempty"`
 	Restarts     int     `json:"restarts"`
 	LastCause    *Cause  `json:"last_cause,omitempty"`
+	History      []Cause `json:"history,omitempty"` // the last ends of its actor, newest last
 	Images       []Image `json:"images"`
 	// Trash are the copies that mirroring has put into the pool's trash and that are still to be
 	// deleted, as its leader knows them.
@@ -230,6 +235,9 @@ type Image struct {
 	Settled   time.Time `json:"settled,omitzero"`
 	NextStart time.Time `json:"next_start,omitzero"`
 	LastCause *Cause    `json:"last_cause,omitempty"`
+	History   []Cause   `json:"history,omitempty"` // the last ends, of whatever it is part of, too; newest last
+	// StalledSeconds is for how long it has made no progress although it should; 0: it does.
+	StalledSeconds float64 `json:"stalled_seconds,omitempty"`
 	// Trace is newest last and bounded. Only the daemon has it, for who asks for it.
 	Trace []Step `json:"trace,omitempty"`
 }

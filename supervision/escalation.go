@@ -29,10 +29,12 @@ type (
 		Who  string
 		Text string
 	}
-	// Worked says that the local cluster did something for somebody.
+	// Worked says that the local cluster did something for somebody. Done: it was what the
+	// image is there for, a change of the local copy, and not only a look.
 	Worked struct {
 		When time.Time
 		Who  string
+		Done bool
 	}
 	// LeftBehind says that something does not end although it was cancelled, and that its
 	// image let go of it.
@@ -48,8 +50,9 @@ type (
 	}
 	// CameBack says that what was left behind has ended after all.
 	CameBack struct {
-		When time.Time
-		Who  string
+		When   time.Time
+		Who    string
+		Writes bool
 	}
 	// Overdue counts the operations that the cluster's library has under way beyond every
 	// timeout; told again and again.
@@ -143,19 +146,24 @@ func (e *Escalation) Weigh(ev Evidence) Judgement {
 	case ClientFenced:
 		return e.escalate("this client was fenced: " + ev.Text)
 	case Worked:
-		e.newest[ev.Who] = ev
+		if _, stalled := e.newest[ev.Who].(Stalled); !stalled || ev.Done {
+			e.newest[ev.Who] = ev
+		}
 	case Failed:
 		e.newest[ev.Who] = ev
 		return e.suspect(ev.When)
 	case Stalled:
 		e.newest[ev.Who] = ev
 		e.forget(ev.When)
-		if who := e.stalled(); len(who) >= e.rules.Images && e.nobodyWorks() {
+		if who := e.stalled(); len(who) >= e.rules.Images && e.nobodyGetsOn() {
 			return e.escalate(fmt.Sprintf("%d images do not get on, and none does: %s", len(who), few(who)))
 		}
 	case LeftBehind:
 		return e.leftBehind(ev)
 	case CameBack:
+		if ev.Writes {
+			break // it was not counted
+		}
 		if e.left[ev.Who]--; e.left[ev.Who] <= 0 {
 			delete(e.left, ev.Who)
 		}
@@ -274,6 +282,15 @@ func (e *Escalation) stalled() (who []string) {
 func (e *Escalation) nobodyWorks() bool {
 	for _, ev := range e.newest {
 		if _, ok := ev.(Worked); ok {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *Escalation) nobodyGetsOn() bool {
+	for _, ev := range e.newest {
+		if w, ok := ev.(Worked); ok && w.Done {
 			return false
 		}
 	}

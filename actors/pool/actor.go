@@ -95,6 +95,9 @@ type Options struct {
 	// Past is what became of earlier actors of this pool, and of the processes that they
 	// were in: they took the images with them.
 	Past messages.Past
+	// Ledger remembers what became of images and pools, beyond this actor's life; nil: this
+	// actor remembers its images itself.
+	Ledger *supervision.Ledger
 	// Release lets go of what these options hold, when the actor has ended or is not
 	// made after all; may be nil.
 	Release func()
@@ -186,6 +189,9 @@ type Snapshot struct{}
 // effects of the old instance running beside the new one.
 func Props(opt Options) *actor.Props {
 	return actor.PropsFromProducer(func() actor.Actor {
+		if opt.Ledger == nil {
+			opt.Ledger = new(supervision.Ledger)
+		}
 		return &Pool{opt: opt, halts: opt.Halts, children: map[string]*child{}, byPID: map[string]string{}}
 	}, actor.WithSupervisor(stopAlways))
 }
@@ -443,6 +449,8 @@ func (p *Pool) fromImage(c actor.Context, m messages.ToPool) {
 		if ch := p.children[m.Key.GlobalID]; ch != nil {
 			ch.panic = &m
 		}
+	case messages.ImageStuck:
+		p.stuck(c, m)
 	case messages.ClientFenced:
 		if c.Parent() != nil {
 			c.Send(c.Parent(), m)
@@ -572,6 +580,12 @@ func (p *Pool) snapshot() report.Pool {
 	r := report.Pool{
 		Name: p.opt.Key.Pool, ID: p.opt.Key.PoolID, Namespace: p.opt.Key.Namespace,
 		Peer: p.opt.Peer, Health: healthOf(p.callouts), Callouts: p.callouts, Waits: p.trouble,
+	}
+	record := p.opt.Ledger.Of(report.LevelPool, p.opt.Key.String())
+	r.Restarts, r.LastCause, r.History = record.Restarts, record.Last(), record.Ends
+	if c := p.stallCallout(); c != nil {
+		r.Callouts = append(slices.Clone(r.Callouts), *c)
+		r.Health = healthOf(r.Callouts)
 	}
 	all := p.halts.Of(p.opt.Key.Pool, p.opt.Key.Namespace, "")
 	r.Stopped = all.Reason != "" && !all.Pause

@@ -27,7 +27,8 @@ type child struct {
 	panic   *messages.ImagePanicked // why the actor is about to end
 	ends    ending                  // why it is to end, if it is
 	stop    bool                    // it was told to end
-	past    messages.Past
+	stuck   *messages.ImageStuck    // the same: it let go of what does not end
+	past    messages.Past           // of what the image is part of
 	last    report.Image
 }
 
@@ -41,10 +42,10 @@ type respawn struct {
 // spawnChild starts an image's actor under a name that was never used before.
 func (p *Pool) spawnChild(c actor.Context, globalID string, ch *child) {
 	halt := p.halts.Of(p.opt.Key.Pool, p.opt.Key.Namespace, globalID)
-	past := ch.past
+	past := p.pastOf(globalID, ch)
 	props := actor.PropsFromProducer(func() actor.Actor { return p.opt.NewImage(p.imageKey(globalID), p.remote, halt, past) })
 	ch.pid = c.SpawnPrefix(props, "image-"+globalID)
-	ch.panic, ch.stop = nil, false
+	ch.panic, ch.stuck, ch.stop = nil, nil, false
 	ch.restart.Step(supervision.Started{When: time.Now()})
 	c.Watch(ch.pid)
 	p.byPID[ch.pid.Id] = globalID
@@ -74,11 +75,18 @@ func (p *Pool) childEnded(c actor.Context, who *actor.PID) {
 		p.opt.Log.Error().Str("image", ch.last.Name).Str("global_id", globalID).
 			Str("panic", ch.panic.Value).Str("stack", ch.panic.Stack).Msg("an image's actor panicked")
 	}
+	if ch.stuck != nil {
+		cause.Why, cause.Text = report.WhyStuck, "does not end although it was cancelled: "+ch.stuck.What
+		if ch.stuck.Writes {
+			cause.Why = report.WhyAbandoned
+		}
+	}
 	d := ch.restart.Step(supervision.Died{Cause: cause, Random: rand.Float64()})
-	// The dead actor's own count is in its last report.
-	ch.past = messages.Past{Restarts: max(ch.past.Restarts, ch.last.Restarts) + 1, LastCause: &cause}
+	p.opt.Ledger.Add(supervision.End{Level: report.LevelImage, Name: p.imageKey(globalID).String(), Cause: cause})
+	past := p.pastOf(globalID, ch)
 	ch.last.GlobalID, ch.last.Pool, ch.last.Namespace = globalID, p.opt.Key.Pool, p.opt.Key.Namespace
-	ch.last.Restarts, ch.last.LastCause, ch.last.Parked, ch.last.NextStart = ch.past.Restarts, &cause, d.Parked, d.At
+	ch.last.Restarts, ch.last.LastCause, ch.last.History = past.Restarts, &cause, past.Ends
+	ch.last.Parked, ch.last.NextStart, ch.last.StalledSeconds = d.Parked, d.At, 0
 	ch.last.State, ch.last.Description = "error", p.crashed(ch, cause, d)
 	p.tellStatus(globalID, ch.last)
 	self, system := c.Self(), c.ActorSystem()

@@ -45,6 +45,10 @@ type world struct {
 	elsewhere map[string]struct{} // images that another member runs
 	applied   uint64
 	crash     map[string]chan struct{} // closed: the image's read panics
+	hangs     map[string]chan struct{} // by image and effect: it does not return, cancelled or not, until closed
+	hung      int                      // effects that began to hang
+	told      []supervision.Evidence
+	left      replayer.Leftovers
 }
 
 func newWorld(t *testing.T, ids ...string) *world { return newWorldWith(t, messages.Past{}, ids...) }
@@ -113,6 +117,12 @@ func makeWorld(t *testing.T, past messages.Past, away error, ids ...string) *wor
 				NewPerformer: func(func(core.Msg)) replayer.Performer { return &performer{w: w, id: key.GlobalID} },
 				Retry:        func(core.StopCause, int) (time.Duration, bool) { return time.Hour, true },
 				Log:          zerolog.Nop(), CloseTimeout: 5 * time.Second, Halt: halt, Past: past,
+				Patience: supervision.Patience{Report: 60 * time.Millisecond, Restart: 200 * time.Millisecond, Grace: 60 * time.Millisecond},
+				Left:     &w.left, Tell: func(e supervision.Evidence) {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					w.told = append(w.told, e)
+				},
 			})
 		},
 		Refresh: 20 * time.Millisecond, Timeout: 5 * time.Second, Strategy: strategy, Log: zerolog.Nop(),
@@ -183,6 +193,16 @@ func (p *performer) Held() int64    { return 0 }
 
 func (p *performer) Perform(ctx context.Context, e core.Effect) core.Msg {
 	meta := journal.MirrorPeerClientMeta{ImageID: "i", State: journal.PeerReplaying}
+	p.w.mu.Lock()
+	hang := p.w.hangs[p.id+fmt.Sprintf(" %T", e)]
+	p.w.mu.Unlock()
+	if hang != nil {
+		p.w.mu.Lock()
+		p.w.hung++
+		p.w.mu.Unlock()
+		<-hang
+		return core.Failed{State: core.Replaying, Class: rados.Transient, Err: ctx.Err()}
+	}
 	switch e.(type) {
 	case core.PrepareLocal:
 		return core.LocalPrepared{Local: core.Local{Exists: true, ImageID: "i", Name: p.id, Promotion: core.NonPrimary, PrimaryUUID: "r"}}
@@ -223,6 +243,9 @@ func (p *performer) Perform(ctx context.Context, e core.Effect) core.Msg {
 }
 
 func (p *performer) Look() {}
+
+// Release closes the local image, as Close does: there is nothing else.
+func (p *performer) Release(ctx context.Context) error { return p.Close(ctx) }
 
 func (p *performer) Close(context.Context) error {
 	p.w.mu.Lock()

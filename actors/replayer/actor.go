@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -26,6 +27,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/supervision"
 )
 
 // Performer does what the machine asks for. One performer belongs to one actor.
@@ -70,45 +72,75 @@ type Options struct {
 	// Trace takes the image's steps: with 0 a new one, which it gives a number, or one that
 	// was told before under its number. It does not block; nil: nobody does.
 	Trace func(id uint64, s report.Step) uint64
+	// Patience is how long the image may go without progress; zero: for ever.
+	Patience supervision.Patience
+	// Record takes every end that is followed by another start; again: it had not replayed
+	// since the one before. May be nil.
+	Record func(end report.Cause, again bool)
+	// Left keeps this process from running an image while something of an earlier life of
+	// it may still write; nil: nothing does.
+	Left *Leftovers
+	// LocalCluster is the name of the local cluster's connection, as errors have it.
+	LocalCluster string
+	// Tell takes evidence for the decision whether the worker is at fault; may be nil.
+	Tell func(supervision.Evidence)
 }
 
 // Actor is the actor of one image.
 type Actor struct {
-	opt       Options
-	core      *core.Core
-	perform   Performer
-	ctx       context.Context // of the effects; ends when they are to be cancelled
-	cancel    context.CancelFunc
-	running   sync.WaitGroup // effects under way
-	trace     trace
-	rates     rates
-	since     time.Time // when the state was entered
-	replaying time.Time // when the last replay began
-	stage     string    // status state as last reported
-	failed    int       // failures in a row
-	bad       time.Time // when the image first stopped for the reason that it has
-	attempts  int       // that ended so since then
-	broke     bool      // it ended by an error and does not replay again yet
-	synced    bool      // the local copy was replayed to: it is whole
-	restarts  int       // how often it replayed again after an error
-	halted    bool      // stopped by command
-	asked     string    // with which words it was stopped
-	paused    string    // with which words it was paused; "" if it was not
-	settled   time.Time // when it last came to rest
-	replayed  Meter
-	flushers  []flusher
-	restart   bool      // start again as soon as STOPPED is reached
-	nextAt    time.Time // when a stopped image starts again; zero: not by itself
-	timer     *time.Timer
-	lastErr   *report.Cause
-	told      core.StopCause // the cause that was logged last
-	askers    []*actor.PID   // who wants to know when the image has stopped
-	pending   bool           // a report is due
+	opt      Options
+	core     *core.Core
+	perform  Performer
+	ctx      context.Context // of the effects; ends when they are to be cancelled
+	cancel   context.CancelFunc
+	running  sync.WaitGroup // effects under way
+	underway map[uint64]*effectRun
+	moved    map[uint64]moved // when the watchdog last saw them get on
+	effects  uint64           // begun, for their numbers
+	results  uint64           // messages that answered one
+	dog      *supervision.Watchdog
+	watcher  *time.Timer
+	stallsIn string // where it makes no progress
+	// gone: effects did not end and were let go of; goneWrites: some of them may write;
+	// goneReads: some only read.
+	gone, goneWrites, goneReads bool
+	writers                     atomic.Int32 // of those that were let go of
+	trace                       trace
+	rates                       rates
+	since                       time.Time     // when the state was entered
+	replaying                   time.Time     // when the last replay began
+	stage                       string        // status state as last reported
+	failed                      int           // failures in a row
+	bad                         time.Time     // when the image first stopped for the reason that it has
+	attempts                    int           // that ended so since then
+	broke                       bool          // it ended by an error and does not replay again yet
+	synced                      bool          // the local copy was replayed to: it is whole
+	own                         report.Record // ends of this actor's image by errors
+	workedAt                    time.Time     // when it last told that the local cluster works
+	workedDone                  bool          // and that it had changed something
+	blocked                     bool          // what is left of an earlier life keeps it from starting
+	halted                      bool          // stopped by command
+	asked                       string        // with which words it was stopped
+	paused                      string        // with which words it was paused; "" if it was not
+	settled                     time.Time     // when it last came to rest
+	replayed                    Meter
+	flushers                    []flusher
+	restart                     bool      // start again as soon as STOPPED is reached
+	nextAt                      time.Time // when a stopped image starts again; zero: not by itself
+	timer                       *time.Timer
+	lastErr                     *report.Cause  // why it stopped last, if that was an error
+	told                        core.StopCause // the cause that was logged last
+	askers                      []*actor.PID   // who wants to know when the image has stopped
+	pending                     bool           // a report is due
 }
 
 // New returns the actor of an image.
 func New(opt Options) *Actor {
-	a := &Actor{opt: opt, core: core.New(opt.Core), trace: trace{tell: opt.Trace}}
+	a := &Actor{
+		opt: opt, core: core.New(opt.Core),
+		underway: map[uint64]*effectRun{}, moved: map[uint64]moved{}, dog: supervision.NewWatchdog(opt.Patience),
+		trace: trace{tell: opt.Trace},
+	}
 	switch {
 	case opt.Halt.Pause:
 		a.paused = opt.Halt.Reason
@@ -123,6 +155,7 @@ type (
 	result struct {
 		msg     core.Msg
 		started time.Time
+		run     uint64
 	}
 	effectPanic struct {
 		effect core.Effect
@@ -154,8 +187,12 @@ func (a *Actor) Receive(c actor.Context) {
 	case *actor.Stopping:
 		a.shutDown(c)
 	case result:
+		delete(a.underway, m.run)
+		a.results++
+		a.worked(m.msg)
 		a.step(c, m.msg, time.Since(m.started))
 	case notified:
+		a.progressed(m.msg)
 		a.step(c, m.msg, 0)
 	case timerMsg:
 		a.step(c, m.msg, 0)
@@ -171,6 +208,8 @@ func (a *Actor) Receive(c actor.Context) {
 			a.report(c)
 			a.tick(c)
 		}
+	case watchDue:
+		a.watchdog(c)
 	case effectPanic:
 		// Die here, in the mailbox, where the supervisor sees it.
 		panic(fmt.Sprintf("%T: %v\n%s", m.effect, m.value, m.stack))
@@ -184,6 +223,7 @@ func (a *Actor) started(c actor.Context) {
 	a.perform = a.opt.NewPerformer(func(m core.Msg) { system.Root.Send(self, notified{m}) })
 	a.since = time.Now()
 	a.renewContext()
+	a.watch(c)
 	if a.halted {
 		a.settle(c)
 		return
@@ -198,6 +238,9 @@ func (a *Actor) start(c actor.Context) {
 	a.nextAt = time.Time{}
 	if a.timer != nil {
 		a.timer.Stop()
+	}
+	if a.mustNotStart(c) {
+		return
 	}
 	a.step(c, core.Start{}, 0)
 }
@@ -296,10 +339,7 @@ func (a *Actor) step(c actor.Context, m core.Msg, took time.Duration) {
 	}
 	if from == core.StartReplay && (to == core.Replaying || to == core.Paused) {
 		a.replaying = time.Now()
-		if a.broke {
-			a.broke = false
-			a.restarts++
-		}
+		a.broke = false
 		a.settle(c)
 		a.tick(c)
 	} else if from != to && (from == core.Paused && to == core.Replaying || to == core.Paused) {
@@ -327,16 +367,21 @@ func (a *Actor) do(c actor.Context, e core.Effect) {
 func (a *Actor) spawn(c actor.Context, e core.Effect) {
 	self, system, ctx, perform := c.Self(), c.ActorSystem(), a.ctx, a.perform
 	started := time.Now()
+	a.effects++
+	run := &effectRun{id: a.effects, effect: e, started: started}
+	a.underway[run.id] = run
+	ctx = withPulse(ctx, &run.pulse)
 	a.running.Add(1)
 	go func() {
 		defer a.running.Done()
+		defer a.ended(run)
 		defer func() {
 			if v := recover(); v != nil {
 				system.Root.Send(self, effectPanic{e, v, string(debug.Stack())})
 			}
 		}()
 		m := perform.Perform(ctx, e)
-		system.Root.Send(self, result{m, started})
+		system.Root.Send(self, result{m, started, run.id})
 	}()
 }
 
@@ -378,13 +423,7 @@ func (a *Actor) stopped(c actor.Context) {
 			log = a.opt.Log.Error()
 		}
 		log = log.Err(cause.Err)
-		a.lastErr = &report.Cause{
-			What: "image " + a.spec(), Why: report.WhyError, When: time.Now(), Text: cause.Text,
-		}
-		if cause.Reason == core.EffectFailed {
-			a.lastErr.Class = cause.Class.String()
-		}
-		a.broke = a.broke || cause.Reason == core.EffectFailed || cause.Reason == core.LockWasLost
+		a.failedBy(cause)
 	}
 	log.Stringer("reason", cause.Reason).Stringer("in", cause.In).Msg(cause.Text)
 	a.answerAskers(c)
@@ -446,9 +485,14 @@ func (a *Actor) answerAskers(c actor.Context) {
 
 // shutDown lets go of everything before the actor is gone, also after a panic. It
 // blocks the actor, not the others: each has a goroutine of its own.
-func (a *Actor) shutDown(actor.Context) {
-	if a.timer != nil {
-		a.timer.Stop()
+//
+// Invariant: while an effect that may write is under way, the image's lock is not given up,
+// and the pool hears that nobody in this process may run the image again.
+func (a *Actor) shutDown(c actor.Context) {
+	for _, t := range []*time.Timer{a.timer, a.watcher} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	if a.cancel != nil {
 		a.cancel()
@@ -457,16 +501,24 @@ func (a *Actor) shutDown(actor.Context) {
 	defer cancel()
 	ended := make(chan struct{})
 	go func() { a.running.Wait(); close(ended) }()
+	if !a.gone {
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			a.letGo(c)
+			var more context.CancelFunc
+			ctx, more = context.WithTimeout(context.Background(), a.opt.CloseTimeout)
+			defer more()
+		}
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- a.closeDown(ctx) }()
 	select {
-	case <-ended:
-	case <-ctx.Done():
-		a.opt.Log.Error().Msg("an operation did not end in time; its image stays locked until this process ends")
-		return
-	}
-	if a.perform == nil {
-		return
-	}
-	if err := a.perform.Close(ctx); err != nil {
-		a.opt.Log.Error().Err(err).Msg("closing the image")
+	case err := <-closed:
+		if err != nil {
+			a.opt.Log.Error().Err(err).Msg("closing the image")
+		}
+	case <-time.After(2 * a.opt.CloseTimeout): // it heeds no context
+		a.leaveClose(c, closed)
 	}
 }

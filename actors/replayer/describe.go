@@ -164,7 +164,7 @@ func (a account) outlook() string {
 // needsPerson tells whether trying again cannot help until somebody has acted.
 func (a account) needsPerson() bool {
 	switch a.cause.Reason {
-	case core.LockWasLost, core.EffectFailed:
+	case core.LockWasLost, core.NoProgress, core.EffectFailed:
 		return false
 	}
 	return true

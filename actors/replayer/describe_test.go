@@ -76,6 +76,9 @@ var situations = []struct {
 	{"lock lost", account{cause: core.StopCause{
 		Reason: core.LockWasLost, Text: "lost exclusive lock", Err: fmt.Errorf("watch on %s: %w", "rbd_header.1", syscall.ENOTCONN),
 	}, next: noon.Add(time.Second)}},
+	{"no progress", account{cause: core.StopCause{
+		Reason: core.NoProgress, Text: "no progress for 5m0s: Apply in REPLAYING",
+	}, attempts: 1, next: noon.Add(time.Second)}},
 	{"client of another copy", account{cause: core.StopCause{
 		Reason: core.WrongPeerImage, Text: `the remote journal's client belongs to local image id "a", not to "b"`,
 	}}},
@@ -244,7 +247,8 @@ func TestReplayKeys(t *testing.T) {
 	if diff := cmp.Diff(idle, keys()); diff != "" {
 		t.Errorf("a fresh image (-want +got): %s", diff)
 	}
-	a.restarts, a.lastErr = 2, cause(strings.Repeat("long ", 1000)+"\n")
+	a.own.Add(*cause(strings.Repeat("other ", 1000)), false)
+	a.own.Add(*cause(strings.Repeat("long ", 1000) + "\n"), false)
 	got := keys()
 	if text, _ := got["last_cause"].(string); got["restarts"] != 2.0 || len(text) > maxLastCause || !strings.HasPrefix(text, "2026-03-01 12:00:00 UTC image rbd/vm: transient error: long") {
 		t.Errorf("a restarted image: %v", got)

@@ -95,6 +95,7 @@ type performer struct {
 
 // NewPerformer returns a performer. notify is called with what it notices by itself.
 func NewPerformer(r Resources, notify func(core.Msg)) Performer {
+	r.Local.IO, r.Remote.IO = pulsing{r.Local.IO}, pulsing{r.Remote.IO}
 	p := &performer{Resources: r, notify: notify}
 	if r.NewCredit != nil {
 		p.credit = r.NewCredit()
@@ -239,6 +240,18 @@ func (p *performer) Heard() (at time.Time, patience time.Duration, ok bool) {
 
 // answerTime is how long an answer of a cluster that is well may take.
 const answerTime = 2 * time.Second
+
+// Release gives the local image up, and only that, while reads are still under way that do
+// not end.
+func (p *performer) Release(ctx context.Context) error {
+	if t := p.tailer; t != nil {
+		go t.Close() // it may be what does not end
+	}
+	if p.local == nil {
+		return nil
+	}
+	return p.local.close(ctx)
+}
 
 // Close lets go of everything, the local image first: a remote cluster that does not
 // answer must not keep the local image locked (invariant 11).

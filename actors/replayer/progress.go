@@ -62,6 +62,8 @@ const maxLastCause = 200
 //
 //	lag_seconds     age of the oldest entry that is not safe here; left out where it is not known
 //	silent_seconds  for so long the primary's cluster has not answered; only while it does not
+//	stalled_seconds for so long nothing was done here although something waits; only while it is so
+//	stalled_in      what is under way
 //	restarts        how often supervision has started the image again; only if it has
 //	last_cause      when and why the last time
 func (a *Actor) replayDescription(now time.Time) string {
@@ -80,6 +82,9 @@ func (a *Actor) replayDescription(now time.Time) string {
 	}
 	if silence > 0 {
 		d["silent_seconds"] = int64(silence.Seconds())
+	}
+	if stall := a.stalledFor(now); stall > 0 {
+		d["stalled_seconds"], d["stalled_in"] = int64(stall.Seconds()), a.stallsIn
 	}
 	if p.ReplayDelay > 0 {
 		d["replay_delay_seconds"] = p.ReplayDelay.Seconds() // the lag is meant

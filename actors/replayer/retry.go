@@ -36,6 +36,8 @@ func Retry(cause core.StopCause, failures int, jitter float64) (time.Duration, b
 		return spread(recheckSplit, jitter), true // an operator asks for a resync, and watches
 	case core.LockWasLost:
 		return spread(firstRetry, jitter), true
+	case core.NoProgress:
+		return spread(backOff(failures), jitter), true
 	case core.EffectFailed:
 		if cause.Class == rados.Corrupt || cause.Class == rados.Permanent {
 			return spread(min(backOff(failures)*2, recheckStuck), jitter), true

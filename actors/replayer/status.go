@@ -50,7 +50,8 @@ func (a *Actor) snapshot(now time.Time) report.Image {
 		State: state, Step: a.core.State().String(), Description: description, Since: a.since,
 		EntriesBehind: -1, LagSeconds: -1, SyncPercent: -1,
 		BytesPerSecond: bytes, EventsPerSecond: entries, Restarts: past.Restarts, Replayed: a.replayed.Read(),
-		Stopped: a.halted, Paused: a.paused != "", Settled: a.settled, NextStart: a.nextAt, LastCause: past.LastCause,
+		Stopped: a.halted, Paused: a.paused != "", Settled: a.settled, NextStart: a.nextAt, LastCause: past.LastCause, History: past.Ends,
+		Parked: a.parked(), StalledSeconds: a.stalledFor(now).Seconds(),
 	}
 	if p, ok := a.core.Progress(); ok {
 		r.EntriesBehind = p.EntriesBehind
@@ -70,7 +71,11 @@ func (a *Actor) snapshot(now time.Time) report.Image {
 
 // past is how often the image was started again, by whomever, and why the last time.
 func (a *Actor) past() messages.Past {
-	return messages.Past{Restarts: a.restarts, LastCause: a.lastErr}.Plus(a.opt.Past)
+	own := messages.PastOf(a.own).Plus(a.opt.Past)
+	if a.lastErr != nil && (own.LastCause == nil || a.lastErr.When.After(own.LastCause.When)) {
+		own.LastCause = a.lastErr // of a kind that is not recorded
+	}
+	return own
 }
 
 // The status words of "rbd mirror image status" (src/cls/rbd/cls_rbd_types.h).
@@ -89,6 +94,14 @@ const (
 // the status that it had: an image that fails and starts again stays in "error" until it
 // replays, and a primary stays "stopped".
 func (a *Actor) status(now time.Time) (state, description string) {
+	state, description = a.plainStatus(now)
+	if stall := a.stallText(); stall != "" && state != stateReplaying {
+		description = report.Bounded(description, MaxDescription/2) + "; " + stall
+	}
+	return state, description
+}
+
+func (a *Actor) plainStatus(now time.Time) (state, description string) {
 	cause := a.core.Cause()
 	switch s := a.core.State(); s {
 	case core.Replaying, core.GetRemoteTag, core.AllocateLocalTag:
@@ -111,6 +124,9 @@ func (a *Actor) status(now time.Time) (state, description string) {
 		}
 		return stateStoppingReplay, strings.TrimSuffix("stopping replay: "+report.Bounded(report.OneLine(cause.Text), maxCause), ": ")
 	case core.Stopped:
+		if a.blocked {
+			return stateError, a.blockedDescription()
+		}
 		if a.halted && a.asked != "" {
 			return stateStopped, a.haltedDescription() // whatever had stopped it before
 		}

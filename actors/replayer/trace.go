@@ -68,7 +68,9 @@ func (t *trace) note(message, text string) {
 }
 
 // messageName is the message's type without its package.
-func messageName(m core.Msg) string {
+func messageName(m core.Msg) string { return messageNameOf(m) }
+
+func messageNameOf(m any) string {
 	name := fmt.Sprintf("%T", m)
 	return name[strings.LastIndexByte(name, '.')+1:]
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/mirror"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/supervision"
 )
 
 // Found is a mirrored pool with its mirrored namespaces ("" is the default one).
@@ -53,6 +54,8 @@ type Options struct {
 
 	// Halts are what was stopped by command before.
 	Halts config.Halts
+	// Ledger remembers what became of pools; nil: this actor remembers them itself.
+	Ledger *supervision.Ledger
 
 	InstanceID uint64
 	Refresh    time.Duration // between looks for pools
@@ -210,6 +213,9 @@ type ReleaseLeader struct{ Pool string }
 // new one comes after a back-off (see life). A panic of the site itself ends the system.
 func Props(opt Options) *actor.Props {
 	stop := actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
+	if opt.Ledger == nil {
+		opt.Ledger = new(supervision.Ledger)
+	}
 	return actor.PropsFromProducer(func() actor.Actor {
 		return &Site{
 			opt: opt, halts: opt.Halts, pools: map[int64]*poolState{}, byPID: map[string]childKey{}, shown: map[childKey]report.Pool{},
@@ -430,7 +436,7 @@ func (s *Site) prepared(c actor.Context, m prepared) {
 		return // tried again at the next refresh
 	}
 	m.opt.Halts = s.halts
-	m.opt.Past = s.born(m.key).Plus(m.opt.Past)
+	m.opt.Past = s.born(m.key, m.opt.Key.String()).Plus(m.opt.Past)
 	party, ns := p.party, m.key.namespace
 	m.opt.Listed = func(ids []string, complete bool) { party.Listed(ns, ids, complete) }
 	m.opt.Applied = func(epoch uint64) { party.Applied(ns, epoch) }

@@ -25,8 +25,8 @@ import (
 type life struct {
 	restart *supervision.Restarter
 	panic   *pool.Panicked // why it is about to end
-	past    messages.Past
-	waits   bool // for its restart
+	name    string         // in the ledger
+	waits   bool           // for its restart
 }
 
 // panicked notes why a pool's actor is about to end.
@@ -42,15 +42,15 @@ func (s *Site) panicked(m pool.Panicked) {
 }
 
 // born notes that an actor starts, and gives what became of those before it.
-func (s *Site) born(key childKey) messages.Past {
+func (s *Site) born(key childKey, name string) messages.Past {
 	l := s.lives[key]
 	if l == nil {
 		l = &life{restart: supervision.NewRestarter(supervision.DefaultStrategy)}
 		s.lives[key] = l
 	}
-	l.panic, l.waits = nil, false
+	l.panic, l.waits, l.name = nil, false, name
 	l.restart.Step(supervision.Started{When: time.Now()})
-	return l.past
+	return messages.PastOf(s.opt.Ledger.Of(report.LevelPool, name))
 }
 
 // died decides when an actor that ended by a panic starts again. Any other end was
@@ -61,7 +61,7 @@ func (s *Site) died(c actor.Context, key childKey) {
 		return
 	}
 	cause := report.Cause{What: "pool " + l.panic.Key.String(), Why: report.WhyPanic, When: time.Now(), Text: l.panic.Value}
-	l.past = messages.Past{Restarts: l.past.Restarts + 1, LastCause: &cause}
+	s.opt.Ledger.Add(supervision.End{Level: report.LevelPool, Name: l.name, Cause: cause})
 	l.waits = true
 	d := l.restart.Step(supervision.Died{Cause: cause, Random: rand.Float64()})
 	s.later(c, time.Until(d.At), restartDue{key})

@@ -145,6 +145,8 @@ func (c *Core) stepRunning(m Msg) {
 		c.stop(cause)
 	case LockLost:
 		c.stop(StopCause{Reason: LockWasLost, Text: "lost exclusive lock", Err: m.Err})
+	case Stalled:
+		c.stalled(m)
 	case LocalJournalChanged:
 		c.localJournalChanged(m.Promotion, m.ResyncRequested)
 	case RemoteJournalChanged:
@@ -269,7 +271,8 @@ func (c *Core) do(e Effect) {
 // isResult tells whether the message answers an effect.
 func isResult(m Msg) bool {
 	switch m.(type) {
-	case Start, Stop, Flush, Pause, Resume, LockLost, LocalJournalChanged, RemoteJournalChanged, Renamed, EntriesHeld, ReadingWaits, CommitDue, SyncProgressed, OperationProgressed:
+	case Start, Stop, Flush, Pause, Resume, LockLost, LocalJournalChanged, RemoteJournalChanged, Renamed, EntriesHeld, ReadingWaits, CommitDue, Stalled,
+		SyncProgressed, OperationProgressed:
 		return false
 	}
 	return true

@@ -77,6 +77,8 @@ type (
 	ReadingWaits struct{}
 	// CommitDue is the commit timer.
 	CommitDue struct{}
+	// Stalled says that the image does not get on, although it should.
+	Stalled struct{ Text string }
 	// SyncProgressed reports how far IMAGE_SYNC is.
 	SyncProgressed struct {
 		Waiting                   bool // for other syncs to end
@@ -285,6 +287,7 @@ func (Renamed) msg()              {}
 func (EntriesHeld) msg()          {}
 func (ReadingWaits) msg()         {}
 func (CommitDue) msg()            {}
+func (Stalled) msg()              {}
 func (SyncProgressed) msg()       {}
 func (OperationProgressed) msg()  {}
 func (Failed) msg()               {}

@@ -20,6 +20,7 @@ type replaying struct {
 
 	pushed    int64   // bytes that the planner was given
 	reading   bool    // a ReadEntries is under way
+	seeking   int     // FindOutcomes under way: they wait for the primary
 	broken    *Failed // a ReadEntries failed: stop when what was read is applied
 	timing    bool    // the commit timer runs
 	tagChange replay.StepID
@@ -78,6 +79,7 @@ func (c *Core) stepReplaying(m Msg) {
 			r.planner.EndTag(m.Ended)
 		}
 	case OutcomeFound:
+		r.seeking--
 		if m.Found {
 			r.planner.Outcome(m.Tag, m.Op, m.Result)
 		} else {
@@ -172,6 +174,7 @@ func (c *Core) perform(step replay.Step) {
 		r.planner.Safe(s.ID())
 		r.demoted = r.demoted || r.tag.MirrorUUID == journal.OrphanMirrorUUID
 	case replay.NeedOutcome:
+		r.seeking++
 		c.do(FindOutcome{Need: s})
 	default:
 		r.applying++

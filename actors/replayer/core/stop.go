@@ -27,6 +27,7 @@ const (
 	RemoteDemoted  // replayed up to the demotion
 	ForcePromoted  // an operator promoted the local image while we replayed
 	LockWasLost    // somebody else owns the local image now, or our watch ended
+	NoProgress     // it did not get on, and was stopped by its watchdog
 	WrongPeerImage // our client in the remote journal belongs to another local image
 	Unsupported    // a kind of image or mirroring that is not handled
 	EffectFailed   // see Err and Class
@@ -41,7 +42,7 @@ var stopNames = [...]string{
 	RemoteNotPrimary: "remote image is not primary", RemoteGone: "remote image no longer exists",
 	RemoteMissing: "remote image missing", NothingToDo: "mirror image no longer exists", SplitBrained: "split-brain", ResyncWanted: "resync requested",
 	PeerDisconnected: "disconnected", EntriesMissed: "entries missed", Removing: "removing the local image", RemoteDemoted: "remote image demoted", ForcePromoted: "force promoted",
-	LockWasLost: "lost exclusive lock", WrongPeerImage: "wrong peer image", Unsupported: "unsupported", EffectFailed: "failed",
+	LockWasLost: "lost exclusive lock", NoProgress: "no progress", WrongPeerImage: "wrong peer image", Unsupported: "unsupported", EffectFailed: "failed",
 	AwaitingImage: "waiting for another image", AwaitingOperator: "waiting for an operator",
 }
 
@@ -68,7 +69,7 @@ type StopCause struct {
 // IsError tells whether the status should say "error" rather than "stopped".
 func (c StopCause) IsError() bool {
 	switch c.Reason {
-	case SplitBrained, PeerDisconnected, EntriesMissed, LockWasLost, EffectFailed, WrongPeerImage, Unsupported, RemoteMissing,
+	case SplitBrained, PeerDisconnected, EntriesMissed, LockWasLost, NoProgress, EffectFailed, WrongPeerImage, Unsupported, RemoteMissing,
 		AwaitingOperator:
 		return true
 	}
