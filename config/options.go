@@ -72,6 +72,10 @@ type Warden struct {
 	ConnectTimeout    time.Duration
 	ResyncInPlace     bool
 	InjectNoBudget    bool
+	StallReport       time.Duration
+	StallRestart      time.Duration
+	StallGrace        time.Duration
+	InjectPanic       string
 }
 
 // table describes every option. Types, defaults and bounds of Ceph's own are those
@@ -258,4 +262,16 @@ var wardenTable = []Option{
 	{Name: "rbd_warden_inject_no_budget", Type: Bool, Default: "false",
 		About: "for tests: let images hold any number of bytes, whatever the bounds are",
 		field: func(o *Options) any { return &o.Warden.InjectNoBudget }},
+	{Name: "rbd_warden_stall_report", Type: Duration, Default: "90", Min: 0.1,
+		About: "time without progress after which an image is reported; longer than the timeouts of operations",
+		field: func(o *Options) any { return &o.Warden.StallReport }},
+	{Name: "rbd_warden_stall_restart", Type: Duration, Default: "300", Min: 0.1,
+		About: "time without progress after which an image is started again",
+		field: func(o *Options) any { return &o.Warden.StallRestart }},
+	{Name: "rbd_warden_stall_grace", Type: Duration, Default: "60", Min: 0.1,
+		About: "time that cancelled operations of an image have to end, before they are let go of",
+		field: func(o *Options) any { return &o.Warden.StallGrace }},
+	{Name: "rbd_warden_inject_panic", Type: String, Default: "",
+		About: "for tests: POOL[/NAMESPACE]/IMAGE or global id of an image whose actor panics once after it has replayed something; =N: so often",
+		field: func(o *Options) any { return &o.Warden.InjectPanic }},
 }

@@ -120,8 +120,8 @@ type (
 		Value, Stack string
 	}
 	// ImageStuck says that effects of an image do not end although they were cancelled, and
-	// that its actor has let go of them. If one of them Writes, nobody in this process may
-	// run the image again.
+	// that its actor has let go of them, and has recorded it. If one of them Writes, nobody
+	// in this process may run the image again.
 	ImageStuck struct {
 		Key    ImageKey
 		What   string // the effects

@@ -125,6 +125,28 @@ func (l *Ledger) Book() Book {
 // Counts are the ends by level and reason.
 func (l *Ledger) Counts() map[string]map[string]uint64 { return l.Book().Counts }
 
+// Bounds of a Brief book: ends of one thing, and bytes of an end's text.
+const (
+	briefEnds = 5
+	briefText = 300
+)
+
+// Brief is the book for a new worker: without the counts, and with the newest ends only, so that
+// it goes into a message also when it has as many records as a Ledger can have.
+func (b Book) Brief() Book {
+	c := Book{Records: b.clone().Records}
+	for _, of := range c.Records {
+		for name, r := range of {
+			r.Ends = r.Ends[max(0, len(r.Ends)-briefEnds):]
+			for i := range r.Ends {
+				r.Ends[i].Text = report.Bounded(r.Ends[i].Text, briefText)
+			}
+			of[name] = r
+		}
+	}
+	return c
+}
+
 func (b Book) clone() Book {
 	c := Book{Records: map[string]map[string]report.Record{}, Counts: map[string]map[string]uint64{}}
 	for level, of := range b.Records {

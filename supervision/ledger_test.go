@@ -3,6 +3,7 @@ package supervision
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/rbdwarden/rbdwarden/report"
@@ -64,5 +65,33 @@ func TestLedgerIsBounded(t *testing.T) {
 	}
 	if b.Counts[report.LevelImage]["panic"] != maxRecords+5 {
 		t.Error("what is forgotten is not counted any more")
+	}
+}
+
+// TestBrief: what a new worker is told has every thing that ended, its counts, and its newest
+// ends, in few bytes.
+func TestBrief(t *testing.T) {
+	l := NewLedger(Book{}, nil)
+	for i := range 12 {
+		l.Add(End{Level: report.LevelImage, Name: "a", Cause: Cause{
+			Why: report.WhyPanic, When: at(float64(i)), Text: fmt.Sprint(i, strings.Repeat("x", 900)),
+		}})
+	}
+	l.Add(End{Level: report.LevelWorker, Name: "worker 0", Cause: Cause{Why: report.WhyOOM, When: at(20)}})
+	brief := l.Book().Brief()
+	a := brief.Records[report.LevelImage]["a"]
+	if a.Restarts != 12 || a.Reasons["panic"] != 12 || len(a.Ends) != briefEnds || !strings.HasPrefix(a.Ends[briefEnds-1].Text, "11x") {
+		t.Errorf("%+v", a)
+	}
+	for _, e := range a.Ends {
+		if len(e.Text) > briefText {
+			t.Errorf("%d bytes of text", len(e.Text))
+		}
+	}
+	if brief.Records[report.LevelWorker]["worker 0"].Last().Why != report.WhyOOM || brief.Counts != nil {
+		t.Errorf("%+v", brief)
+	}
+	if full := l.Of(report.LevelImage, "a"); len(full.Ends) != 12 || len(full.Last().Text) < 900 {
+		t.Errorf("the ledger itself was cut: %+v", full)
 	}
 }

@@ -446,9 +446,7 @@ func (p *Pool) fromImage(c actor.Context, m messages.ToPool) {
 			p.letGo(c, m.Key.GlobalID, ch, gone)
 		}
 	case messages.ImagePanicked:
-		if ch := p.children[m.Key.GlobalID]; ch != nil {
-			ch.panic = &m
-		}
+		p.panicked(m)
 	case messages.ImageStuck:
 		p.stuck(c, m)
 	case messages.ClientFenced:

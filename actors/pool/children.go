@@ -24,11 +24,11 @@ import (
 type child struct {
 	pid     *actor.PID // nil while there is no actor
 	restart *supervision.Restarter
-	panic   *messages.ImagePanicked // why the actor is about to end
-	ends    ending                  // why it is to end, if it is
-	stop    bool                    // it was told to end
-	stuck   *messages.ImageStuck    // the same: it let go of what does not end
-	past    messages.Past           // of what the image is part of
+	panic   *report.Cause        // why the actor is about to end
+	ends    ending               // why it is to end, if it is
+	stop    bool                 // it was told to end
+	stuck   *messages.ImageStuck // the same: it let go of what does not end
+	past    messages.Past        // of what the image is part of
 	last    report.Image
 }
 
@@ -70,19 +70,19 @@ func (p *Pool) childEnded(c actor.Context, who *actor.PID) {
 		return
 	}
 	cause := report.Cause{What: "image " + p.imageKey(globalID).String(), Why: report.WhyFinished, When: time.Now()}
-	if ch.panic != nil {
-		cause.Why, cause.Text = report.WhyPanic, ch.panic.Value
-		p.opt.Log.Error().Str("image", ch.last.Name).Str("global_id", globalID).
-			Str("panic", ch.panic.Value).Str("stack", ch.panic.Stack).Msg("an image's actor panicked")
-	}
-	if ch.stuck != nil {
+	switch {
+	case ch.panic != nil:
+		cause = *ch.panic
+		cause.When = time.Now() // it has let go of everything only now
+	case ch.stuck != nil:
 		cause.Why, cause.Text = report.WhyStuck, "does not end although it was cancelled: "+ch.stuck.What
 		if ch.stuck.Writes {
 			cause.Why = report.WhyAbandoned
 		}
+	default:
+		p.opt.Ledger.Add(supervision.End{Level: report.LevelImage, Name: p.imageKey(globalID).String(), Cause: cause})
 	}
 	d := ch.restart.Step(supervision.Died{Cause: cause, Random: rand.Float64()})
-	p.opt.Ledger.Add(supervision.End{Level: report.LevelImage, Name: p.imageKey(globalID).String(), Cause: cause})
 	past := p.pastOf(globalID, ch)
 	ch.last.GlobalID, ch.last.Pool, ch.last.Namespace = globalID, p.opt.Key.Pool, p.opt.Key.Namespace
 	ch.last.Restarts, ch.last.LastCause, ch.last.History = past.Restarts, &cause, past.Ends
@@ -91,6 +91,22 @@ func (p *Pool) childEnded(c actor.Context, who *actor.PID) {
 	p.tellStatus(globalID, ch.last)
 	self, system := c.Self(), c.ActorSystem()
 	time.AfterFunc(time.Until(d.At), func() { system.Root.Send(self, respawn{globalID, d.At}) })
+}
+
+// panicked records why an image's actor is about to end: at once, for if what it has under way
+// does not end either, this process may.
+func (p *Pool) panicked(m messages.ImagePanicked) {
+	ch := p.children[m.Key.GlobalID]
+	if ch == nil {
+		return
+	}
+	ch.panic = &report.Cause{What: "image " + m.Key.String(), Why: report.WhyPanic, When: time.Now(), Text: m.Value}
+	if ch.last.Name != "" {
+		ch.panic.What = "image " + p.opt.Key.String() + "/" + ch.last.Name
+	}
+	p.opt.Ledger.Add(supervision.End{Level: report.LevelImage, Name: m.Key.String(), Cause: *ch.panic})
+	p.opt.Log.Error().Str("image", ch.last.Name).Str("global_id", m.Key.GlobalID).
+		Str("panic", m.Value).Str("stack", m.Stack).Msg("an image's actor panicked")
 }
 
 // crashed describes an image whose actor is dead.

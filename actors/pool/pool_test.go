@@ -46,9 +46,13 @@ type world struct {
 	applied   uint64
 	crash     map[string]chan struct{} // closed: the image's read panics
 	hangs     map[string]chan struct{} // by image and effect: it does not return, cancelled or not, until closed
+	fails     map[string]core.Failed   // by image and effect: what it returns, while it is here
 	hung      int                      // effects that began to hang
 	told      []supervision.Evidence
 	left      replayer.Leftovers
+	ledger    supervision.Ledger
+	recorded  []supervision.End         // by the images' actors
+	notify    map[string]func(core.Msg) // of the newest life
 }
 
 func newWorld(t *testing.T, ids ...string) *world { return newWorldWith(t, messages.Past{}, ids...) }
@@ -66,7 +70,7 @@ func makeWorld(t *testing.T, past messages.Past, away error, ids ...string) *wor
 		t: t, ids: ids, away: away,
 		system: actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) })),
 		lives:  map[string]int{}, open: map[string]int{}, closed: map[string]int{},
-		status: map[string]report.Image{}, crash: map[string]chan struct{}{},
+		status: map[string]report.Image{}, crash: map[string]chan struct{}{}, notify: map[string]func(core.Msg){},
 	}
 	for _, id := range ids {
 		w.crash[id] = make(chan struct{})
@@ -114,18 +118,34 @@ func makeWorld(t *testing.T, past messages.Past, away error, ids ...string) *wor
 			w.lives[key.GlobalID]++
 			return replayer.New(replayer.Options{
 				Key: key, Core: core.Config{LocalMirrorUUID: "l", RemoteMirrorUUID: "r", CommitInterval: time.Hour, ReadBytes: 1, BufferBytes: 1},
-				NewPerformer: func(func(core.Msg)) replayer.Performer { return &performer{w: w, id: key.GlobalID} },
-				Retry:        func(core.StopCause, int) (time.Duration, bool) { return time.Hour, true },
-				Log:          zerolog.Nop(), CloseTimeout: 5 * time.Second, Halt: halt, Past: past,
-				Patience: supervision.Patience{Report: 60 * time.Millisecond, Restart: 200 * time.Millisecond, Grace: 60 * time.Millisecond},
-				Left:     &w.left, Tell: func(e supervision.Evidence) {
+				NewPerformer: func(notify func(core.Msg)) replayer.Performer {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					w.notify[key.GlobalID] = notify
+					return &performer{w: w, id: key.GlobalID}
+				},
+				Retry: func(core.StopCause, int) (time.Duration, bool) { return time.Hour, true },
+				Log:   zerolog.Nop(), CloseTimeout: time.Second, Halt: halt, Past: past,
+				Patience:     supervision.Patience{Report: 60 * time.Millisecond, Restart: 200 * time.Millisecond, Grace: 60 * time.Millisecond},
+				LocalCluster: "here", There: "there",
+				Left: &w.left, Tell: func(e supervision.Evidence) {
 					w.mu.Lock()
 					defer w.mu.Unlock()
 					w.told = append(w.told, e)
+					if l, ok := e.(supervision.LeftBehind); ok && len(w.recorded) == 0 {
+						w.t.Errorf("%+v is told before it is recorded", l)
+					}
+				},
+				Record: func(end report.Cause, again bool) {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					e := supervision.End{Level: report.LevelImage, Name: key.String(), Cause: end, Again: again}
+					w.ledger.Add(e)
+					w.recorded = append(w.recorded, e)
 				},
 			})
 		},
-		Refresh: 20 * time.Millisecond, Timeout: 5 * time.Second, Strategy: strategy, Log: zerolog.Nop(),
+		Refresh: 20 * time.Millisecond, Timeout: 5 * time.Second, Strategy: strategy, Ledger: &w.ledger, Log: zerolog.Nop(),
 	}))
 	t.Cleanup(func() { w.system.Shutdown() })
 	return w
@@ -195,7 +215,11 @@ func (p *performer) Perform(ctx context.Context, e core.Effect) core.Msg {
 	meta := journal.MirrorPeerClientMeta{ImageID: "i", State: journal.PeerReplaying}
 	p.w.mu.Lock()
 	hang := p.w.hangs[p.id+fmt.Sprintf(" %T", e)]
+	failed, fails := p.w.fails[p.id+fmt.Sprintf(" %T", e)]
 	p.w.mu.Unlock()
+	if fails {
+		return failed
+	}
 	if hang != nil {
 		p.w.mu.Lock()
 		p.w.hung++

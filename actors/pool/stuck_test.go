@@ -4,7 +4,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	"github.com/rbdwarden/rbdwarden/messages"
+	"github.com/rbdwarden/rbdwarden/report"
 	"github.com/rbdwarden/rbdwarden/supervision"
 )
 
@@ -96,5 +98,42 @@ func TestAReadThatDoesNotEnd(t *testing.T) {
 	}
 	if w.lives["b"] != 1 {
 		t.Errorf("b was started %d times", w.lives["b"])
+	}
+}
+
+// TestAPanicBesideAWriterThatDoesNotEnd: an actor that panics while an effect which may write
+// cannot be cancelled keeps the image's lock, and no other actor of this process runs the
+// image beside that effect (invariant 2). The panic and what was let go of are both on record
+// and make one restart.
+func TestAPanicBesideAWriterThatDoesNotEnd(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.until("both replay", func() bool { return w.state("a") == "replaying" && w.state("b") == "replaying" })
+	release := w.hang("a core.StartTailing")
+	w.system.Root.Send(w.pid, messages.ToImageNamed{GlobalID: "a", Message: messages.RestartImage{}})
+	w.until("the effect hangs", func() bool { return w.hung == 1 })
+	w.mu.Lock()
+	notify, closed := w.notify["a"], w.closed["a"]
+	w.mu.Unlock()
+	for range 3 {
+		notify(core.Applied{}) // nobody asked for it: a programmer's error
+	}
+	w.until("a new actor waits for the writer", func() bool {
+		return w.lives["a"] == 2 && strings.Contains(w.status["a"].Description, "may still write")
+	})
+	w.mu.Lock()
+	if w.closed["a"] != closed || w.open["a"] != 1 {
+		t.Errorf("the lock was given up beside a writer that has not ended: closed %d times, %d open", w.closed["a"], w.open["a"])
+	}
+	s := w.status["a"]
+	if s.Restarts != 1 || len(s.History) != 2 || s.History[0].Why != report.WhyPanic || s.History[1].Why != report.WhyAbandoned {
+		t.Errorf("a's record: %d restarts, %+v", s.Restarts, s.History)
+	}
+	w.mu.Unlock()
+	release()
+	w.until("a replays again", func() bool { return w.state("a") == "replaying" && w.open["a"] == 1 && w.closed["a"] == closed+1 })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.lives["b"] != 1 || w.status["b"].Restarts != 0 {
+		t.Errorf("b: %d lives, %+v", w.lives["b"], w.status["b"])
 	}
 }

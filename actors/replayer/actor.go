@@ -84,6 +84,9 @@ type Options struct {
 	LocalCluster string
 	// Tell takes evidence for the decision whether the worker is at fault; may be nil.
 	Tell func(supervision.Evidence)
+	// Panics, in tests of supervision, makes the actor panic when it has applied something,
+	// before it takes note of that; spec is the image's name. nil: it does not.
+	Panics func(spec string) bool
 }
 
 // Actor is the actor of one image.
@@ -175,6 +178,7 @@ func (a *Actor) Receive(c actor.Context) {
 	defer func() {
 		if v := recover(); v != nil {
 			a.trace.note("panic", fmt.Sprint(v))
+			a.broke = true // the pool records it; what is let go of after it is no further restart
 			if c.Parent() != nil {
 				c.Send(c.Parent(), messages.ImagePanicked{Key: a.opt.Key, Value: fmt.Sprint(v), Stack: string(debug.Stack())})
 			}
@@ -190,6 +194,7 @@ func (a *Actor) Receive(c actor.Context) {
 		delete(a.underway, m.run)
 		a.results++
 		a.worked(m.msg)
+		a.injected(m.msg)
 		a.step(c, m.msg, time.Since(m.started))
 	case notified:
 		a.progressed(m.msg)

@@ -18,7 +18,8 @@ func (a *Actor) failedBy(cause core.StopCause) {
 	recorded := true
 	switch cause.Reason {
 	case core.EffectFailed:
-		end.Class = cause.Class.String()
+		// What passes is waited for; it is no end of anything.
+		end.Class, recorded = cause.Class.String(), cause.Class != rados.Transient
 	case core.LockWasLost:
 		end.Why = report.WhyLock
 	case core.NoProgress:
@@ -27,15 +28,27 @@ func (a *Actor) failedBy(cause core.StopCause) {
 		recorded = false
 	}
 	a.lastErr = &end
-	if !recorded {
-		return
+	a.evidence(cause)
+	if recorded {
+		a.record(end)
 	}
+}
+
+// record remembers an end that is followed by another start. Whoever remembers it beyond
+// this process has it when this returns.
+func (a *Actor) record(end report.Cause) {
 	a.own.Add(end, a.broke)
 	if a.opt.Record != nil {
 		a.opt.Record(end, a.broke)
 	}
 	a.broke = true
-	a.evidence(cause)
+}
+
+// injected panics if a test wants it.
+func (a *Actor) injected(m core.Msg) {
+	if _, ok := m.(core.Applied); ok && a.opt.Panics != nil && a.opt.Panics(a.spec()) {
+		panic("injected by rbd_warden_inject_panic")
+	}
 }
 
 // parkAfter is how many times in a row an image may fail by an error that another attempt

@@ -79,6 +79,7 @@ func (a *Actor) blockedDescription() string {
 func (a *Actor) leaveClose(c actor.Context, closed <-chan error) {
 	const what = "Close"
 	a.opt.Log.Error().Msg("closing the image does not end")
+	a.abandoned(what, true)
 	a.opt.Left.add(a.opt.Key)
 	who := a.opt.Key.String()
 	go func() {

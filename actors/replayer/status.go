@@ -72,8 +72,8 @@ func (a *Actor) snapshot(now time.Time) report.Image {
 // past is how often the image was started again, by whomever, and why the last time.
 func (a *Actor) past() messages.Past {
 	own := messages.PastOf(a.own).Plus(a.opt.Past)
-	if a.lastErr != nil && (own.LastCause == nil || a.lastErr.When.After(own.LastCause.When)) {
-		own.LastCause = a.lastErr // of a kind that is not recorded
+	if a.lastErr != nil && !a.core.Progressing() && (own.LastCause == nil || a.lastErr.When.After(own.LastCause.When)) {
+		own.LastCause = a.lastErr // of a kind that is not recorded: it counts only until the image replays again
 	}
 	return own
 }

@@ -38,6 +38,8 @@ func (t *trace) add(from, to core.State, m core.Msg, took time.Duration) {
 		text = m.Err.Error()
 	case core.Stop:
 		text = m.Reason
+	case core.Stalled:
+		text = m.Text
 	}
 	name := messageName(m)
 	if from != to {

@@ -190,6 +190,8 @@ func (a *Actor) letGo(c actor.Context) {
 		a.goneReads = a.goneReads || !mayWrite(r.effect) && !r.over.Load()
 	}
 	what := strings.Join(names, ", ")
+	a.trace.note("let go", what)
+	a.abandoned(what, writes)
 	a.opt.Log.Error().Str("effects", what).Bool("writes", writes).Msg("operations of the image do not end although they were cancelled")
 	if c.Parent() != nil {
 		c.Send(c.Parent(), messages.ImageStuck{Key: a.opt.Key, What: what, Writes: writes})
@@ -217,6 +219,17 @@ func (a *Actor) letGo(c actor.Context) {
 	if writes {
 		a.writerOver()
 	}
+}
+
+// abandoned records that something does not end. It comes before the evidence, which may end
+// this process: what an image costs its worker has to be known to the next one
+// (supervision.EscalationRules.Lives).
+func (a *Actor) abandoned(what string, writes bool) {
+	end := report.Cause{What: "image " + a.spec(), Why: report.WhyStuck, When: time.Now(), Text: "does not end although it was cancelled: " + what}
+	if writes {
+		end.Why = report.WhyAbandoned
+	}
+	a.record(end)
 }
 
 // writerOver closes the image when the last writer that was left behind has ended after

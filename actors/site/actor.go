@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -100,6 +101,7 @@ type Site struct {
 	lives        map[childKey]*life
 	publishing   bool
 	publishTimer *time.Timer
+	panic        *PanicError // of which it is about to end
 }
 
 // poolState is one mirrored pool.
@@ -182,8 +184,14 @@ type (
 	}
 )
 
-// errSiteDied ends the worker when its root actor has died by a panic.
+// errSiteDied ends the worker when its root actor has died, nobody knows of what.
 var errSiteDied = errors.New("the site's actor died")
+
+// PanicError ends the worker when its root actor has died by a panic.
+type PanicError struct{ Value, Stack string }
+
+// Error is the panic in one line.
+func (e *PanicError) Error() string { return "the site's actor panicked: " + report.OneLine(e.Value) }
 
 // soon is how long a change that operators wait for is held back, so that several
 // are published together.
@@ -224,8 +232,15 @@ func Props(opt Options) *actor.Props {
 	}, actor.WithSupervisor(stop), actor.WithGuardian(stop))
 }
 
-// Receive handles one message.
+// Receive handles one message. A panic goes on to end the actor, and with it the worker.
 func (s *Site) Receive(c actor.Context) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.panic = &PanicError{fmt.Sprint(v), string(debug.Stack())}
+			s.opt.Log.Error().Str("panic", s.panic.Value).Str("stack", s.panic.Stack).Msg("the site's actor panicked")
+			panic(v)
+		}
+	}()
 	switch m := c.Message().(type) {
 	case *actor.Started:
 		s.find(c)
@@ -233,7 +248,11 @@ func (s *Site) Receive(c actor.Context) {
 	case *actor.Stopping:
 		if !s.ending {
 			// Nobody else would start it again: the worker has to.
-			s.opt.Fenced(errSiteDied)
+			err := errSiteDied
+			if s.panic != nil {
+				err = s.panic
+			}
+			s.opt.Fenced(err)
 		}
 	case findDue:
 		s.find(c)

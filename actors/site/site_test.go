@@ -497,6 +497,12 @@ func TestFencedFromEverywhere(t *testing.T) {
 		w.panics = "ready"
 		w.start(never)
 		w.until("fenced", fenced(w))
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		var p *PanicError
+		if !errors.As(w.fenced[0], &p) || p.Value != "injected" || !strings.Contains(p.Stack, "goroutine") {
+			t.Errorf("the worker ends for %v", w.fenced)
+		}
 	})
 }
 

@@ -234,13 +234,15 @@ func (a *adminServer) set(ctx context.Context, name, value string) (string, erro
 			return "", err
 		}
 	}
-	a.d.change(func(c *config.Config) {
-		if inWorkers[name] {
-			c.Own[name] = value
-		} else {
-			c.Overrides[name] = value
-		}
-	})
+	if name != injectPanic { // which is meant for the workers that run now
+		a.d.change(func(c *config.Config) {
+			if inWorkers[name] {
+				c.Own[name] = value
+			} else {
+				c.Overrides[name] = value
+			}
+		})
+	}
 	live, err := a.setInWorkers(ctx, name, value)
 	if err != nil {
 		return "", err
@@ -256,6 +258,7 @@ func (a *adminServer) set(ctx context.Context, name, value string) (string, erro
 var inWorkers = map[string]bool{
 	"rbd_warden_bytes_in_flight": true, "rbd_warden_image_bytes_in_flight": true,
 	"rbd_warden_osd_timeout": true, "rbd_warden_mon_timeout": true, "rbd_warden_connect_timeout": true,
+	"rbd_warden_stall_report": true, "rbd_warden_stall_restart": true, "rbd_warden_stall_grace": true, injectPanic: true,
 }
 
 // setInLibrados changes an option of the workers' connections to the local cluster. A

@@ -64,14 +64,15 @@ func loggers(d report.Daemon) []logger {
 			{name: "snapshots_time", about: "Snapshots time", nick: "rl", kind: timeAvg},
 			{name: "replay_bytes", about: "Replayed data", nick: "rb", bytes: true},
 		}},
-		logger{"rbd_warden", wardenCounters(d)})
+		logger{"rbd_warden", wardenCounters(d)},
+		logger{"rbd_warden_ends", endCounters(d)})
 	slices.SortStableFunc(all, func(a, b logger) int { return cmp.Compare(a.name, b.name) })
 	return all
 }
 
 // wardenCounters are what rbd-mirror has no counters for.
 func wardenCounters(d report.Daemon) []counter {
-	var ready, restarts, rss, images, replaying, failed, parked, imageRestarts, held, behind uint64
+	var ready, restarts, rss, images, replaying, failed, parked, stalled, imageRestarts, held, behind uint64
 	for _, w := range d.Workers {
 		restarts += uint64(w.Restarts)
 		rss += uint64(w.RSS)
@@ -84,6 +85,9 @@ func wardenCounters(d report.Daemon) []counter {
 				imageRestarts += uint64(i.Restarts)
 				held += uint64(i.BytesHeld)
 				behind += uint64(max(0, i.EntriesBehind))
+				if i.StalledSeconds > 0 {
+					stalled++
+				}
 				switch {
 				case i.Parked:
 					parked++
@@ -104,6 +108,7 @@ func wardenCounters(d report.Daemon) []counter {
 		{name: "images_replaying", about: "Images that replay", kind: gauges, value: replaying},
 		{name: "images_failed", about: "Images in error", kind: gauges, value: failed},
 		{name: "images_parked", about: "Images that crashed too often", kind: gauges, value: parked},
+		{name: "images_stalled", about: "Images that make no progress although they should", kind: gauges, value: stalled},
 		{name: "image_restarts", about: "Restarts of images", value: imageRestarts},
 		{name: "entries_behind", about: "Journal entries that are not replayed", kind: gauges, value: behind},
 		{name: "bytes_held", about: "Journal data in memory", kind: gauges, bytes: true, value: held},
@@ -323,6 +328,16 @@ func labeledCounters(d report.Daemon, put func(counter, *admin.Value)) *admin.Va
 	counters := o.Object("counters")
 	for _, c := range wardenCounters(d) {
 		put(c, counters)
+	}
+	ends := v.Array("rbd_warden_ends")
+	for _, e := range endsOf(d) {
+		o := ends.Object("counters")
+		labels := o.Object("labels")
+		labels.String("level", e.level)
+		labels.String("reason", e.reason)
+		c := e.counter()
+		c.name = "ends"
+		put(c, o.Object("counters"))
 	}
 	return v
 }

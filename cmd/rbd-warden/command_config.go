@@ -74,6 +74,9 @@ func (w *wiring) setLive(name, value string) (live bool, err error) {
 		}
 		w.syncs.SetLimit(shareOf(int(n), w.options.Warden.WorkerCount(), w.index))
 		return true, nil
+	case injectPanic:
+		w.inject.Set(value)
+		return true, nil
 	}
 	return false, nil
 }

@@ -198,6 +198,11 @@ func (d *warden) report(ctx context.Context) report.Daemon {
 		all.Go(func() { r.Workers[i] = w.Report(ctx) })
 	}
 	all.Wait()
+	book := d.ledger.Book()
+	r.Ends = book.Counts
+	for i := range r.Workers {
+		r.Workers[i].History = book.Records[report.LevelWorker][workerName(i)].Ends
+	}
 	own(&r)
 	d.names.Fill(&r)
 	r.Taken = time.Now()

@@ -127,6 +127,7 @@ type warden struct {
 	workers []*process.Supervisor
 	groups  *memory.Root // of the workers' memory; nil if there is none
 	traces  *traces
+	ledger  supervision.Ledger // of everything that has ended since the daemon started
 	names   nameBook
 	stops   chan struct{} // closed when it was asked to stop
 	asked   time.Time     // when; valid once stops is closed
@@ -197,10 +198,7 @@ func (d *warden) addWorkers(argv0 string, o config.Warden, limit int64, noGroups
 	}
 	spec := process.Spec{
 		Path: "/proc/self/exe", Config: data,
-		Strategy: supervision.Strategy{
-			Min: o.RestartMin, Max: o.RestartMax, Factor: 2, Intensity: int(o.RestartIntensity),
-			Window: o.RestartWindow, ParkedRetry: o.ParkedRetry, Calm: time.Minute,
-		},
+		Strategy:     strategyOf(o),
 		StartTimeout: o.StartTimeout, StopTimeout: o.StopTimeout,
 		HeartbeatInterval: o.HeartbeatInterval, HeartbeatTimeout: o.HeartbeatTimeout,
 		MemoryLimit: limit, Groups: d.groups, NoGroups: noGroups,
@@ -214,10 +212,23 @@ func (d *warden) addWorkers(argv0 string, o config.Warden, limit int64, noGroups
 	for i := range o.WorkerCount() {
 		spec.Index, spec.Args = i, []string{argv0, "worker", strconv.Itoa(i)}
 		spec.Traced = func(pid int, t *controlv1.Traces) { d.traces.Add(i, pid, t) }
-		spec.Died = func(pid int, cause report.Cause) { d.traces.Died(i, pid, cause) }
+		spec.Died = func(pid int, cause report.Cause) {
+			d.traces.Died(i, pid, cause)
+			d.ledger.Add(supervision.End{Level: report.LevelWorker, Name: workerName(i), Cause: cause})
+		}
+		spec.Ended = func(e supervision.End) { d.ledger.Add(e) }
+		spec.Book = func() supervision.Book { return d.ledger.Book().Brief() }
 		d.workers = append(d.workers, process.New(spec, d.log))
 	}
 	return nil
+}
+
+// strategyOf is how workers, and images in them, are restarted.
+func strategyOf(o config.Warden) supervision.Strategy {
+	return supervision.Strategy{
+		Min: o.RestartMin, Max: o.RestartMax, Factor: 2, Intensity: int(o.RestartIntensity),
+		Window: o.RestartWindow, ParkedRetry: o.ParkedRetry, Calm: time.Minute,
+	}
 }
 
 // Run supervises until a signal asks to stop. The error is that of a first worker that

@@ -40,6 +40,8 @@ func pretend(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams
 		return fmt.Errorf("the cluster refuses: %w", syscall.EACCES)
 	case "away":
 		return fmt.Errorf("no monitor: %w", syscall.ETIMEDOUT)
+	case "escalate":
+		return pretendToBeAtFault(s)
 	}
 	o, err := cfg.LoadOwn()
 	if err != nil {

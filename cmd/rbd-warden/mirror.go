@@ -20,6 +20,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/rados/librados"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/supervision"
 	"github.com/rbdwarden/rbdwarden/supervision/worker"
 )
 
@@ -56,24 +57,29 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 		syncs:     newSlots(shareOf(int(options.ConcurrentImageSyncs), options.Warden.WorkerCount(), s.Index)),
 		deletions: newSlots(shareOf(int(options.ConcurrentImageDeletions), options.Warden.WorkerCount(), s.Index)),
 		budgets:   newBudgets(options.Warden, s.MemoryLimit),
-		past:      messages.Past{Restarts: s.Restarts, LastCause: s.LastCause},
+		past:      pastOf(s),
 		tracer:    newTracer(s.Tell),
+		ledger:    supervision.NewLedger(s.Book, s.Ended),
+		inject:    newInjection(options.Warden.InjectPanic),
 	}
-	fenced := make(chan error, 1)
-	tracing, traced := context.WithCancel(context.WithoutCancel(ctx))
-	defer traced()
-	go w.tracer.Run(tracing)
+	ends := make(chan error, 1)
+	end := func(err error) {
+		select {
+		case ends <- err:
+		default: // it ends already, of something else
+		}
+	}
+	w.jury = newJury(probeCluster(cfg), overdueCalls(options.Warden), func(why string) { end(escalated(why)) }, log)
+	beside, over := context.WithCancel(context.WithoutCancel(ctx))
+	defer over()
+	go w.tracer.Run(beside)
+	go w.jury.Run(beside)
 
 	governed, stop := context.WithCancel(ctx)
 	defer stop()
 	go w.budgets.govern(governed, log)
 	system := actor.NewActorSystem(actor.WithLoggerFactory(actorLogger(log)))
-	root := system.Root.Spawn(site.Props(w.site(s.Ready, func(err error) {
-		select {
-		case fenced <- err:
-		default:
-		}
-	})))
+	root := system.Root.Spawn(site.Props(w.site(s.Ready, end)))
 	s.Serve(worker.Hooks{Report: func(ctx context.Context) ([]byte, error) {
 		return w.report(ctx, system, root)
 	}, Call: func(ctx context.Context, r *controlv1.CallRequest) (string, []byte, error) {
@@ -83,11 +89,23 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 	select {
 	case <-ctx.Done():
 		return w.stop(system, root, s.Deadline())
-	case err := <-fenced:
+	case err := <-ends:
 		// Invariant 3: end at once; the next worker has a new identity.
-		return fmt.Errorf("this client was fenced: %w", err)
+		if rados.Classify(err) == rados.Fenced {
+			err = fmt.Errorf("this client was fenced: %w", err)
+		}
+		return err
 	}
 }
+
+// pastOf is what became of the workers before this one.
+func pastOf(s seams) messages.Past {
+	record := s.Book.Records[report.LevelWorker][workerName(s.Index)]
+	return messages.Past{Restarts: s.Restarts, LastCause: s.LastCause, Ends: record.Ends, Reasons: record.Reasons}
+}
+
+// workerName names a worker in ledgers.
+func workerName(index int) string { return fmt.Sprintf("worker %d", index) }
 
 // shareOf is a worker's share of a bound that holds for all workers of the daemon together; 0
 // is none. Every worker gets at least one.

@@ -53,6 +53,7 @@ not replay are listed, and the others are counted; --all lists every one.`,
 	flags.DurationVar(&ps.interval, "interval", time.Second, "time between two frames of --watch")
 	flags.BoolVar(&ps.view.all, "all", false, "list every image, also where there are many")
 	flags.BoolVar(&ps.view.trace, "trace", false, "show each image's last steps")
+	flags.BoolVar(&ps.view.history, "history", false, "show the last ends of everything, not only the last one")
 	flags.StringVar(&ps.view.pool, "pool", "", "only this pool: POOL[/NAMESPACE]")
 	flags.StringVar(&ps.view.image, "image", "", "only this image: its name, its global id, or POOL[/NAMESPACE]/IMAGE")
 	return cmd
@@ -116,7 +117,7 @@ func printWorker(out io.Writer, now time.Time, w report.Worker, v view) {
 		fmt.Fprintf(out, ", pid %d, %s", w.PID, bytesText(w.RSS))
 	}
 	fmt.Fprintf(out, ", %d restarts%s\n", w.Restarts, when(!w.NextStart.IsZero(), ", next in "+ago(w.NextStart, now)))
-	printCause(out, "    ", now, w.LastCause)
+	printCauses(out, "    ", now, w.LastCause, w.History, v)
 	printMemory(out, w.Memory)
 	if b := w.Budget; b != nil {
 		fmt.Fprintf(out, "    in flight: %s of %s, %s at most%s%s\n", bytesText(b.Used), bytesText(b.Limit), bytesText(b.Peak),
@@ -154,7 +155,7 @@ func printPool(out io.Writer, now time.Time, p report.Pool, v view) {
 	}
 	fmt.Fprintf(out, "    pool %s%s: %s%s%s, %d restarts\n", name, when(p.Peer.Site != "", " from "+p.Peer.Site), p.Health,
 		when(p.Leader, ", leader"), when(p.Peer.UUID != "" && !p.Peer.Reachable, ", peer unreachable"), p.Restarts)
-	printCause(out, "      ", now, p.LastCause)
+	printCauses(out, "      ", now, p.LastCause, p.History, v)
 	for _, c := range p.Callouts {
 		if c.Text != p.Waits {
 			fmt.Fprintf(out, "      %s\n", c.Text)
@@ -166,9 +167,18 @@ func printPool(out io.Writer, now time.Time, p report.Pool, v view) {
 	printImages(out, now, p.Images, v)
 }
 
-func printCause(out io.Writer, indent string, now time.Time, c *report.Cause) {
-	if c != nil {
-		fmt.Fprintf(out, "%slast end, %s ago: %s\n", indent, ago(now, c.When), c)
+// printCauses prints of what something ended last, and if asked for, the times before.
+func printCauses(out io.Writer, indent string, now time.Time, last *report.Cause, history []report.Cause, v view) {
+	if last != nil {
+		fmt.Fprintf(out, "%slast end, %s ago: %s\n", indent, ago(now, last.When), last)
+	}
+	if !v.history {
+		return
+	}
+	for i := len(history) - 1; i >= 0; i-- {
+		if c := history[i]; last == nil || !c.When.Equal(last.When) {
+			fmt.Fprintf(out, "%send, %s ago, of %s: %s\n", indent, ago(now, c.When), c.What, &c)
+		}
 	}
 }
 

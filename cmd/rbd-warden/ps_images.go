@@ -18,6 +18,8 @@ type view struct {
 	trace bool   // images' last steps
 	pool  string // POOL[/NAMESPACE], "" for all
 	image string // name, global id, or POOL[/NAMESPACE]/IMAGE; "" for all
+
+	history bool // the ends before the last
 }
 
 // manyShown is how many images of a pool are listed where not all are asked for.
@@ -55,7 +57,7 @@ func (v view) shows(i report.Image) bool {
 // severity orders images: what somebody should look at comes first.
 func severity(i report.Image) int {
 	switch {
-	case i.State == "error" || i.Parked:
+	case i.State == "error" || i.Parked || i.StalledSeconds > 0:
 		return 0
 	case i.Step == pausedStep || i.Stopped:
 		return 3
@@ -115,7 +117,8 @@ func printImages(out io.Writer, now time.Time, images []report.Image, v view) {
 // stateWords is an image's state with what an operator or supervision did to it.
 func stateWords(i report.Image) string {
 	return i.State + when(i.Stopped, " by command") + when(i.Paused && i.Step == pausedStep, ", paused") +
-		when(i.Paused && i.Step != pausedStep, ", to be paused") + when(i.Parked, ", parked")
+		when(i.Paused && i.Step != pausedStep, ", to be paused") + when(i.Parked, ", parked") +
+		when(i.StalledSeconds > 0, fmt.Sprintf(", no progress for %v", time.Duration(i.StalledSeconds)*time.Second))
 }
 
 func printImageDetails(out io.Writer, now time.Time, i report.Image, v view) {
@@ -127,7 +130,7 @@ func printImageDetails(out io.Writer, now time.Time, i report.Image, v view) {
 		return
 	}
 	fmt.Fprintf(out, "      %s:%s\n", nameOf(i), when(next != "", " "+next))
-	printCause(out, "        ", now, i.LastCause)
+	printCauses(out, "        ", now, i.LastCause, i.History, v)
 	if v.trace {
 		for n := range i.Trace {
 			fmt.Fprintf(out, "        %s\n", stepText(i.Trace, n))

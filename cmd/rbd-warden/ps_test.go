@@ -44,6 +44,11 @@ func psSample(many int) report.Daemon {
 		image("stopped", "stopped", stoppedStep), image("copied", "syncing", "IMAGE_SYNC")
 	broken.Description, broken.NextStart, broken.Restarts = "split-brain", now.Add(8*time.Second), 2
 	broken.LastCause = &report.Cause{What: "image rbd/broken", Why: report.WhyError, Class: "permanent", Text: "bad entry", When: now.Add(-time.Minute)}
+	broken.History = []report.Cause{
+		{What: "worker 0", Why: report.WhySignal, Signal: "6 (aborted)", Text: "C++ abort, without a word on stderr", When: now.Add(-time.Hour)}, *broken.LastCause,
+	}
+	slow := image("slow", "replaying", "REPLAYING")
+	slow.StalledSeconds, slow.EntriesBehind = 95.5, 7
 	parked.Parked, paused.Paused, stopped.Stopped = true, true, true
 	parked.LastCause = &report.Cause{What: "image rbd/parked", Why: report.WhyPanic, Text: "index out of range", When: now.Add(-5 * time.Second)}
 	parked.Trace = []report.Step{
@@ -52,7 +57,7 @@ func psSample(many int) report.Daemon {
 	}
 	peer := report.Peer{UUID: "u", Site: "south", Reachable: true}
 	d.Workers[0].Pools = []report.Pool{
-		{Name: "rbd", Peer: peer, Health: report.HealthWarning, Leader: true, Images: append(images, broken, parked, paused, stopped, copied)},
+		{Name: "rbd", Peer: peer, Health: report.HealthWarning, Leader: true, Images: append(images, broken, parked, paused, stopped, copied, slow)},
 		{Name: "rbd", Namespace: "ns", Peer: peer, Health: report.HealthOK, Images: []report.Image{{Pool: "rbd", Namespace: "ns", Name: "db", GlobalID: "g-db", State: "replaying", Step: "REPLAYING"}}},
 	}
 	d.Workers[1].Pools = []report.Pool{{Name: "rbd", Peer: report.Peer{UUID: "u", Site: "south"}, Health: report.HealthError, Waits: "no answer"}}
@@ -65,7 +70,7 @@ func TestPsRendering(t *testing.T) {
 		many int
 		view view
 	}{
-		"few":       {3, view{trace: true}},
+		"few":       {3, view{trace: true, history: true}},
 		"thousand":  {1000, view{}},
 		"one-image": {1000, view{image: "rbd/vm-0007"}},
 		"one-pool":  {3, view{pool: "rbd/ns"}},

@@ -42,6 +42,10 @@ type wiring struct {
 	self    identity.Identity
 	past    messages.Past // what became of the workers before this one
 	tracer  *tracer
+	ledger  *supervision.Ledger // ends of images and pools, and of the workers before this one
+	jury    *jury
+	left    replayer.Leftovers
+	inject  *injection
 	log     zerolog.Logger
 
 	budgets    *budgets
@@ -70,10 +74,10 @@ const (
 	watchTimeout = 15 * time.Second
 )
 
-func (w *wiring) site(ready func(), fenced func(error)) site.Options {
+func (w *wiring) site(ready func(), end func(error)) site.Options {
 	return site.Options{
-		Find: w.find, Join: w.join, NewPool: w.pool, Service: w.service, Ready: ready, Fenced: fenced,
-		Halts: w.cfg.Halts, InstanceID: w.local.InstanceID(), Refresh: w.options.PoolReplayersRefreshInterval, Publish: serviceInterval,
+		Find: w.find, Join: w.join, NewPool: w.pool, Service: w.service, Ready: ready, Fenced: end,
+		Halts: w.cfg.Halts, Ledger: w.ledger, InstanceID: w.local.InstanceID(), Refresh: w.options.PoolReplayersRefreshInterval, Publish: serviceInterval,
 		Timeout: lookTimeout, Log: w.log,
 	}
 }
@@ -81,8 +85,12 @@ func (w *wiring) site(ready func(), fenced func(error)) site.Options {
 func (w *wiring) find(ctx context.Context) ([]site.Found, error) {
 	pools, err := mirrorpool.FindPools(ctx, w.local)
 	if err != nil {
+		if class := rados.Classify(err); class == rados.Transient {
+			w.jury.Tell(supervision.Failed{When: time.Now(), Who: supervision.Worker, Class: class.String(), Text: report.OneLine(err.Error())})
+		}
 		return nil, err
 	}
+	w.jury.Tell(supervision.Worked{When: time.Now(), Who: supervision.Worker})
 	found := make([]site.Found, 0, len(pools))
 	for _, p := range pools {
 		f := site.Found{FoundPool: p}
@@ -158,8 +166,9 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 		Trash:    trash,
 		Refresh:  w.options.PoolReplayersRefreshInterval,
 		Timeout:  lookTimeout,
-		Strategy: supervision.DefaultStrategy,
+		Strategy: strategyOf(w.options.Warden),
 		Past:     w.past,
+		Ledger:   w.ledger,
 		Release:  io.Close,
 		Log:      log,
 	}, nil
@@ -306,5 +315,13 @@ func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, 
 			return replayer.Retry(cause, failures, rand.Float64())
 		},
 		Log: log, CloseTimeout: closeTimeout, Trace: w.tracer.For(key), Halt: halt, Meter: &w.meter, Here: sites.here, There: sites.there, Past: past,
+		Patience: supervision.Patience{
+			Report: w.options.Warden.StallReport, Restart: w.options.Warden.StallRestart, Grace: w.options.Warden.StallGrace,
+		},
+		Record: func(end report.Cause, again bool) {
+			w.ledger.Add(supervision.End{Level: report.LevelImage, Name: key.String(), Cause: end, Again: again})
+		},
+		Left: &w.left, LocalCluster: w.cfg.Cluster, Tell: w.jury.Tell,
+		Panics: w.inject.For(key),
 	})
 }

@@ -12,8 +12,8 @@ import (
 
 	"github.com/rbdwarden/rbdwarden/config"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
-	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/supervision"
 	"github.com/rbdwarden/rbdwarden/supervision/worker"
 )
 
@@ -32,6 +32,10 @@ type seams struct {
 	Serve func(worker.Hooks)
 	// Tell tells the daemon what images did.
 	Tell func(*controlv1.Traces)
+	// Book is what became of images and pools in the workers before this one, and of those
+	// workers. Ended tells the daemon of what ends in this one.
+	Book  supervision.Book
+	Ended func(supervision.End)
 	// Deadline is when a worker that was asked to stop is killed.
 	Deadline func() time.Time
 }
@@ -50,7 +54,7 @@ func runWorker(ctx context.Context) int {
 	var cfg config.Config
 	if err := json.Unmarshal(w.Config(), &cfg); err != nil {
 		// Not %v: the message could quote the configuration, with its secrets.
-		return w.End(errors.New("the daemon's configuration cannot be decoded"), classify)
+		return w.End(errors.New("the daemon's configuration cannot be decoded"), classOf)
 	}
 	log, out, err := openLog(cfg.Process, w.LogFile())
 	log = log.With().Int("worker", w.Index()).Int("pid", os.Getpid()).Logger()
@@ -80,16 +84,17 @@ func runWorker(ctx context.Context) int {
 	err = work(ctx, cfg, log, seams{
 		Index: w.Index(), Restarts: w.Restarts(), MemoryLimit: w.MemoryLimit(), LastCause: w.LastCause(),
 		Ready: w.Ready, Serve: serve, Tell: w.Tell, Deadline: w.Deadline,
+		Book: w.Book(), Ended: w.Ended,
 	})
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil
 	}
 	if err != nil {
-		log.Error().Err(err).Str("class", classify(err)).Msg("worker fails")
+		log.Error().Err(err).Str("class", classOf(err)).Msg("worker fails")
 	} else {
 		log.Info().Msg("worker stopped")
 	}
-	return w.End(err, classify)
+	return w.End(err, classOf)
 }
 
 // watchSignals lets a signal that was meant for the daemon, but sent to all processes
@@ -105,5 +110,3 @@ func watchSignals(w *worker.Worker, reopen func()) {
 		}
 	}
 }
-
-func classify(err error) string { return rados.Classify(err).String() }

@@ -126,13 +126,14 @@ func callDiscard[T any](ctx context.Context, c *Cluster, f func() (T, error), di
 		value T
 		err   error
 	}
-	ch := make(chan answer) // not buffered: either the caller takes the answer, or it has left
-	left := make(chan struct{})
+	ch := make(chan answer)      // not buffered: either the caller takes the answer, or it has left
+	left := make(chan uint64, 1) // the call's number among the abandoned
 	go func() {
 		v, err := f()
 		select {
 		case ch <- answer{v, fromGoCeph(err)}:
-		case <-left:
+		case id := <-left:
+			abandoned.remove(id)
 			if err == nil {
 				discard(v)
 			}
@@ -144,10 +145,10 @@ func callDiscard[T any](ctx context.Context, c *Cluster, f func() (T, error), di
 	case a := <-ch:
 		return a.value, a.err
 	case <-ctx.Done():
-		close(left)
+		left <- abandoned.add()
 		return none, ctx.Err()
 	case <-c.closing:
-		close(left)
+		left <- abandoned.add()
 		return none, errClosed
 	}
 }

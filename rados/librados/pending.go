@@ -44,6 +44,7 @@ type pending struct {
 	onAbandoned func(result int32)
 	closing     <-chan struct{} // the connection's end, if that ends the wait
 	counted     bool            // has a place in cluster.slots
+	overdue     uint64          // its number among the abandoned, 0 if it is not one of them
 }
 
 const (
@@ -124,6 +125,8 @@ func (p *pending) token() C.uint64_t { return C.uint64_t(p.handle) }
 // drop gives the place back; librados has nothing to do with p any more.
 func (p *pending) drop() {
 	io, counted := p.io, p.counted
+	abandoned.remove(p.overdue)
+	p.overdue = 0
 	p.io, p.op, p.onAbandoned, p.closing, p.bare, p.counted = nil, nil, nil, nil, false, false
 	p.flat.reset()
 	idle.Lock()
@@ -183,6 +186,7 @@ func (p *pending) abandon(cause error) (int32, error) {
 		// The result is there, and it is the truth: better than the cause.
 		return <-p.done, nil
 	}
+	p.overdue = abandoned.add() // before the callback may own p
 	if p.cancellable {
 		C.warden_op_cancel(p.op)
 	}

@@ -5,8 +5,16 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rbdwarden/rbdwarden/report"
 	"github.com/rbdwarden/rbdwarden/supervision"
+)
+
+// Classes that a worker gives to its end, beside those of errors.
+const (
+	ClassEscalated = "escalated" // what failed pointed at the worker itself
+	ClassPanic     = "panic"     // an actor that nobody in the worker starts again has panicked
 )
 
 // ending is what is known about the end of a process.
@@ -32,18 +40,33 @@ func (m *machine) explain(e evExited) supervision.Cause {
 		c.Why, c.Text, c.Signal = m.killed.Why, m.killed.Text, signalName(st.Signal())
 	case m.failed != nil:
 		c.Why, c.Class, c.Text = report.WhyError, m.failed.class, m.failed.text
+		switch c.Class {
+		case ClassEscalated:
+			c.Why, c.Class = report.WhyEscalated, ""
+		case ClassPanic:
+			c.Why, c.Class = report.WhyPanic, ""
+		}
 		c.Code = st.ExitStatus()
 	case st.Signal() == syscall.SIGKILL && e.end.oom != "":
 		c.Why, c.Limit, c.Signal = report.WhyOOM, e.end.oom, signalName(st.Signal())
 	case st.Signal() > 0: // -1 if it was none
 		c.Why, c.Signal, c.Text = report.WhySignal, signalName(st.Signal()), e.end.text()
-		if isAssertion(e.end.crash) {
+		switch {
+		case isAssertion(e.end.crash):
 			c.Why = report.WhyAssert
+		case st.Signal() == syscall.SIGABRT && c.Text == "":
+			c.Text = "C++ abort, without a word on stderr"
 		}
+	case goSignal(e.end.crash) != 0:
+		// Go's runtime takes a signal that it has no use for, tells of it, and exits.
+		c.Why, c.Signal, c.Text = report.WhySignal, signalName(goSignal(e.end.crash)), e.end.text()
 	default:
 		c.Why, c.Code, c.Text = report.WhyExit, st.ExitStatus(), e.end.text()
-		if isPanic(e.end.crash) {
+		switch {
+		case isPanic(e.end.crash):
 			c.Why = report.WhyPanic
+		case isAssertion(e.end.crash): // in a thread of Go's: its runtime turned the abort into an exit
+			c.Why = report.WhyAssert
 		}
 	}
 	return c
@@ -54,6 +77,16 @@ func (e ending) text() string {
 		return e.crash
 	}
 	return lastLines(e.tail, 5)
+}
+
+// goSignal is the signal that Go's runtime says it was ended by; 0 if it says nothing of one.
+// What it wrote begins with the signal's name, as in "SIGABRT: abort".
+func goSignal(crash string) syscall.Signal {
+	name, _, found := strings.Cut(crash, ": ")
+	if !found {
+		return 0
+	}
+	return unix.SignalNum(name)
 }
 
 func signalName(s syscall.Signal) string {

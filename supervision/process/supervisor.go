@@ -47,6 +47,11 @@ type Spec struct {
 	// after all that it told. Neither blocks; nil: nobody listens.
 	Traced func(pid int, t *controlv1.Traces)
 	Died   func(pid int, cause report.Cause)
+	// Ended takes the ends of images and pools that the worker tells. It does not block; nil:
+	// nobody listens.
+	Ended func(supervision.End)
+	// Book is what a new worker is told of the lives of images and pools before it; nil: nothing.
+	Book func() supervision.Book
 }
 
 // Supervisor supervises one worker. Make it with New and call Run once.
@@ -205,8 +210,14 @@ func (s *Supervisor) start(f effSpawn) event {
 			panic(err) // a Cause always encodes
 		}
 	}
+	var book []byte
+	if s.spec.Book != nil {
+		if book, err = json.Marshal(s.spec.Book()); err != nil {
+			panic(err) // so does a Book
+		}
+	}
 	err = c.link.Send(&controlv1.ToWorker{Message: &controlv1.ToWorker_Start{Start: &controlv1.Start{
-		ConfigJson: data, Index: uint32(s.spec.Index), Restarts: uint32(f.restarts), LastCauseJson: last,
+		ConfigJson: data, Index: uint32(s.spec.Index), Restarts: uint32(f.restarts), LastCauseJson: last, BookJson: book,
 		HeartbeatIntervalNanos: s.spec.HeartbeatInterval.Nanoseconds(),
 	}}})
 	close(c.begun)
@@ -252,7 +263,19 @@ func (s *Supervisor) listen(c *child) {
 			if s.spec.Traced != nil {
 				s.spec.Traced(c.pid, m.Traces)
 			}
+		case *controlv1.FromWorker_Ended:
+			s.ended(m.Ended)
 		}
+	}
+}
+
+// ended hands on what a worker tells of an end.
+func (s *Supervisor) ended(m *controlv1.Ended) {
+	e := supervision.End{Level: m.GetLevel(), Name: m.GetName(), Again: m.GetAgain()}
+	if err := json.Unmarshal(m.GetCauseJson(), &e.Cause); err != nil {
+		s.log.Warn().Err(err).Msg("cannot decode what a worker tells of an end")
+	} else if s.spec.Ended != nil {
+		s.spec.Ended(e)
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/supervision"
 	"github.com/rbdwarden/rbdwarden/supervision/link"
 	"github.com/rbdwarden/rbdwarden/supervision/process"
 )
@@ -122,6 +123,28 @@ func (w *Worker) LastCause() *report.Cause {
 	return &c
 }
 
+// Book is what became of images and pools in the workers before this one. It is empty where
+// the daemon's words cannot be read.
+func (w *Worker) Book() supervision.Book {
+	var b supervision.Book
+	if len(w.start.BookJson) == 0 || json.Unmarshal(w.start.BookJson, &b) != nil {
+		return supervision.Book{}
+	}
+	return b
+}
+
+// Ended tells the daemon that something in this worker has ended. When it returns, the daemon
+// will hear of it whatever becomes of this process.
+func (w *Worker) Ended(e supervision.End) {
+	data, err := json.Marshal(e.Cause)
+	if err != nil {
+		panic(err) // a Cause always encodes
+	}
+	w.send(&controlv1.FromWorker{Message: &controlv1.FromWorker_Ended{Ended: &controlv1.Ended{
+		Level: e.Level, Name: e.Name, CauseJson: data, Again: e.Again,
+	}}})
+}
+
 // MemoryLimit is the limit of this worker's memory in bytes; 0: none.
 func (w *Worker) MemoryLimit() int64 {
 	limit, err := strconv.ParseInt(os.Getenv(process.MemoryMarker), 10, 64)
@@ -168,7 +191,7 @@ func (w *Worker) End(err error, classify func(error) string) int {
 		Failed: &controlv1.Failed{Class: class, Text: err.Error()},
 	}})
 	switch class {
-	case "transient":
+	case "transient", process.ClassEscalated:
 		return ExitTransient
 	case "fenced":
 		return ExitFenced

@@ -997,6 +997,7 @@ type Start struct {
 	Restarts               uint32                 `protobuf:"varint,3,opt,name=restarts,proto3" json:"restarts,omitempty"`                                                             // how often it was started again
 	HeartbeatIntervalNanos int64                  `protobuf:"varint,4,opt,name=heartbeat_interval_nanos,json=heartbeatIntervalNanos,proto3" json:"heartbeat_interval_nanos,omitempty"` // how often the daemon wants a Heartbeat
 	LastCauseJson          []byte                 `protobuf:"bytes,5,opt,name=last_cause_json,json=lastCauseJson,proto3" json:"last_cause_json,omitempty"`                             // a report.Cause: what the one before died of; empty for the first
+	BookJson               []byte                 `protobuf:"bytes,6,opt,name=book_json,json=bookJson,proto3" json:"book_json,omitempty"`                                              // a supervision.Book: what became of images and pools in the workers before
 	unknownFields          protoimpl.UnknownFields
 	sizeCache              protoimpl.SizeCache
 }
@@ -1062,6 +1063,13 @@ func (x *Start) GetHeartbeatIntervalNanos() int64 {
 func (x *Start) GetLastCauseJson() []byte {
 	if x != nil {
 		return x.LastCauseJson
+	}
+	return nil
+}
+
+func (x *Start) GetBookJson() []byte {
+	if x != nil {
+		return x.BookJson
 	}
 	return nil
 }
@@ -1220,6 +1228,7 @@ type FromWorker struct {
 	//	*FromWorker_Failed
 	//	*FromWorker_Reply
 	//	*FromWorker_Traces
+	//	*FromWorker_Ended
 	Message       isFromWorker_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1307,6 +1316,15 @@ func (x *FromWorker) GetTraces() *Traces {
 	return nil
 }
 
+func (x *FromWorker) GetEnded() *Ended {
+	if x != nil {
+		if x, ok := x.Message.(*FromWorker_Ended); ok {
+			return x.Ended
+		}
+	}
+	return nil
+}
+
 type isFromWorker_Message interface {
 	isFromWorker_Message()
 }
@@ -1331,6 +1349,10 @@ type FromWorker_Traces struct {
 	Traces *Traces `protobuf:"bytes,5,opt,name=traces,proto3,oneof"`
 }
 
+type FromWorker_Ended struct {
+	Ended *Ended `protobuf:"bytes,6,opt,name=ended,proto3,oneof"`
+}
+
 func (*FromWorker_Heartbeat) isFromWorker_Message() {}
 
 func (*FromWorker_Ready) isFromWorker_Message() {}
@@ -1340,6 +1362,78 @@ func (*FromWorker_Failed) isFromWorker_Message() {}
 func (*FromWorker_Reply) isFromWorker_Message() {}
 
 func (*FromWorker_Traces) isFromWorker_Message() {}
+
+func (*FromWorker_Ended) isFromWorker_Message() {}
+
+// Ended says that something in the worker has ended and is started again. The daemon
+// remembers it for the workers to come.
+type Ended struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`                          // "image" or "pool"
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`                            // the same over all lives of the thing
+	CauseJson     []byte                 `protobuf:"bytes,3,opt,name=cause_json,json=causeJson,proto3" json:"cause_json,omitempty"` // a report.Cause
+	Again         bool                   `protobuf:"varint,4,opt,name=again,proto3" json:"again,omitempty"`                         // it had not worked since its end before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ended) Reset() {
+	*x = Ended{}
+	mi := &file_control_v1_control_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ended) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ended) ProtoMessage() {}
+
+func (x *Ended) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ended.ProtoReflect.Descriptor instead.
+func (*Ended) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Ended) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *Ended) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Ended) GetCauseJson() []byte {
+	if x != nil {
+		return x.CauseJson
+	}
+	return nil
+}
+
+func (x *Ended) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
 
 // Traces are new steps of images, told within a fraction of a second, so that the daemon
 // knows them when the worker dies.
@@ -1353,7 +1447,7 @@ type Traces struct {
 
 func (x *Traces) Reset() {
 	*x = Traces{}
-	mi := &file_control_v1_control_proto_msgTypes[20]
+	mi := &file_control_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1459,7 @@ func (x *Traces) String() string {
 func (*Traces) ProtoMessage() {}
 
 func (x *Traces) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[20]
+	mi := &file_control_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1472,7 @@ func (x *Traces) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traces.ProtoReflect.Descriptor instead.
 func (*Traces) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Traces) GetLines() []*TraceLine {
@@ -1410,7 +1504,7 @@ type TraceLine struct {
 
 func (x *TraceLine) Reset() {
 	*x = TraceLine{}
-	mi := &file_control_v1_control_proto_msgTypes[21]
+	mi := &file_control_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1516,7 @@ func (x *TraceLine) String() string {
 func (*TraceLine) ProtoMessage() {}
 
 func (x *TraceLine) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[21]
+	mi := &file_control_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1529,7 @@ func (x *TraceLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceLine.ProtoReflect.Descriptor instead.
 func (*TraceLine) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TraceLine) GetPool() string {
@@ -1483,7 +1577,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_control_v1_control_proto_msgTypes[22]
+	mi := &file_control_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1589,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[22]
+	mi := &file_control_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1602,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 // Ready says that the worker is connected to its cluster and does its work.
@@ -1520,7 +1614,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_control_v1_control_proto_msgTypes[23]
+	mi := &file_control_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1626,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[23]
+	mi := &file_control_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,13 +1639,13 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 // Failed says why the worker is about to exit with another code than 0.
 type Failed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Class         string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"` // "transient", "fenced", "corrupt" or "permanent"
+	Class         string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"` // "transient", "fenced", "corrupt", "permanent", "escalated" or "panic"
 	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1559,7 +1653,7 @@ type Failed struct {
 
 func (x *Failed) Reset() {
 	*x = Failed{}
-	mi := &file_control_v1_control_proto_msgTypes[24]
+	mi := &file_control_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1665,7 @@ func (x *Failed) String() string {
 func (*Failed) ProtoMessage() {}
 
 func (x *Failed) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[24]
+	mi := &file_control_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1678,7 @@ func (x *Failed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failed.ProtoReflect.Descriptor instead.
 func (*Failed) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Failed) GetClass() string {
@@ -1612,7 +1706,7 @@ type WorkerReply struct {
 
 func (x *WorkerReply) Reset() {
 	*x = WorkerReply{}
-	mi := &file_control_v1_control_proto_msgTypes[25]
+	mi := &file_control_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1718,7 @@ func (x *WorkerReply) String() string {
 func (*WorkerReply) ProtoMessage() {}
 
 func (x *WorkerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[25]
+	mi := &file_control_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1731,7 @@ func (x *WorkerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerReply.ProtoReflect.Descriptor instead.
 func (*WorkerReply) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WorkerReply) GetId() uint64 {
@@ -1726,14 +1820,15 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"reopen_log\x18\x03 \x01(\v2\x1f.rbdwarden.control.v1.ReopenLogH\x00R\treopenLog\x126\n" +
 	"\x04call\x18\x04 \x01(\v2 .rbdwarden.control.v1.WorkerCallH\x00R\x04callB\t\n" +
-	"\amessage\"\xbc\x01\n" +
+	"\amessage\"\xd9\x01\n" +
 	"\x05Start\x12\x1f\n" +
 	"\vconfig_json\x18\x01 \x01(\fR\n" +
 	"configJson\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x1a\n" +
 	"\brestarts\x18\x03 \x01(\rR\brestarts\x128\n" +
 	"\x18heartbeat_interval_nanos\x18\x04 \x01(\x03R\x16heartbeatIntervalNanos\x12&\n" +
-	"\x0flast_cause_json\x18\x05 \x01(\fR\rlastCauseJson\"-\n" +
+	"\x0flast_cause_json\x18\x05 \x01(\fR\rlastCauseJson\x12\x1b\n" +
+	"\tbook_json\x18\x06 \x01(\fR\bbookJson\"-\n" +
 	"\x04Stop\x12%\n" +
 	"\x0edeadline_nanos\x18\x01 \x01(\x03R\rdeadlineNanos\"\v\n" +
 	"\tReopenLog\"\x99\x01\n" +
@@ -1741,15 +1836,22 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"WorkerCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12;\n" +
 	"\arequest\x18\x02 \x01(\v2!.rbdwarden.control.v1.CallRequestR\arequest\x12>\n" +
-	"\acommand\x18\x03 \x01(\v2$.rbdwarden.control.v1.CommandRequestR\acommand\"\xb8\x02\n" +
+	"\acommand\x18\x03 \x01(\v2$.rbdwarden.control.v1.CommandRequestR\acommand\"\xed\x02\n" +
 	"\n" +
 	"FromWorker\x12?\n" +
 	"\theartbeat\x18\x01 \x01(\v2\x1f.rbdwarden.control.v1.HeartbeatH\x00R\theartbeat\x123\n" +
 	"\x05ready\x18\x02 \x01(\v2\x1b.rbdwarden.control.v1.ReadyH\x00R\x05ready\x126\n" +
 	"\x06failed\x18\x03 \x01(\v2\x1c.rbdwarden.control.v1.FailedH\x00R\x06failed\x129\n" +
 	"\x05reply\x18\x04 \x01(\v2!.rbdwarden.control.v1.WorkerReplyH\x00R\x05reply\x126\n" +
-	"\x06traces\x18\x05 \x01(\v2\x1c.rbdwarden.control.v1.TracesH\x00R\x06tracesB\t\n" +
-	"\amessage\"S\n" +
+	"\x06traces\x18\x05 \x01(\v2\x1c.rbdwarden.control.v1.TracesH\x00R\x06traces\x123\n" +
+	"\x05ended\x18\x06 \x01(\v2\x1b.rbdwarden.control.v1.EndedH\x00R\x05endedB\t\n" +
+	"\amessage\"f\n" +
+	"\x05Ended\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\tR\x05level\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"cause_json\x18\x03 \x01(\fR\tcauseJson\x12\x14\n" +
+	"\x05again\x18\x04 \x01(\bR\x05again\"S\n" +
 	"\x06Traces\x125\n" +
 	"\x05lines\x18\x01 \x03(\v2\x1f.rbdwarden.control.v1.TraceLineR\x05lines\x12\x12\n" +
 	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\x87\x01\n" +
@@ -1799,7 +1901,7 @@ func file_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_control_v1_control_proto_goTypes = []any{
 	(Verb)(0),                     // 0: rbdwarden.control.v1.Verb
 	(*TraceRequest)(nil),          // 1: rbdwarden.control.v1.TraceRequest
@@ -1822,49 +1924,51 @@ var file_control_v1_control_proto_goTypes = []any{
 	(*ReopenLog)(nil),             // 18: rbdwarden.control.v1.ReopenLog
 	(*WorkerCall)(nil),            // 19: rbdwarden.control.v1.WorkerCall
 	(*FromWorker)(nil),            // 20: rbdwarden.control.v1.FromWorker
-	(*Traces)(nil),                // 21: rbdwarden.control.v1.Traces
-	(*TraceLine)(nil),             // 22: rbdwarden.control.v1.TraceLine
-	(*Heartbeat)(nil),             // 23: rbdwarden.control.v1.Heartbeat
-	(*Ready)(nil),                 // 24: rbdwarden.control.v1.Ready
-	(*Failed)(nil),                // 25: rbdwarden.control.v1.Failed
-	(*WorkerReply)(nil),           // 26: rbdwarden.control.v1.WorkerReply
-	nil,                           // 27: rbdwarden.control.v1.CallRequest.ArgumentsEntry
+	(*Ended)(nil),                 // 21: rbdwarden.control.v1.Ended
+	(*Traces)(nil),                // 22: rbdwarden.control.v1.Traces
+	(*TraceLine)(nil),             // 23: rbdwarden.control.v1.TraceLine
+	(*Heartbeat)(nil),             // 24: rbdwarden.control.v1.Heartbeat
+	(*Ready)(nil),                 // 25: rbdwarden.control.v1.Ready
+	(*Failed)(nil),                // 26: rbdwarden.control.v1.Failed
+	(*WorkerReply)(nil),           // 27: rbdwarden.control.v1.WorkerReply
+	nil,                           // 28: rbdwarden.control.v1.CallRequest.ArgumentsEntry
 }
 var file_control_v1_control_proto_depIdxs = []int32{
 	3,  // 0: rbdwarden.control.v1.TraceRequest.target:type_name -> rbdwarden.control.v1.Target
 	0,  // 1: rbdwarden.control.v1.CommandRequest.verb:type_name -> rbdwarden.control.v1.Verb
 	3,  // 2: rbdwarden.control.v1.CommandRequest.target:type_name -> rbdwarden.control.v1.Target
 	6,  // 3: rbdwarden.control.v1.CommandReply.outcomes:type_name -> rbdwarden.control.v1.Outcome
-	27, // 4: rbdwarden.control.v1.CallRequest.arguments:type_name -> rbdwarden.control.v1.CallRequest.ArgumentsEntry
+	28, // 4: rbdwarden.control.v1.CallRequest.arguments:type_name -> rbdwarden.control.v1.CallRequest.ArgumentsEntry
 	16, // 5: rbdwarden.control.v1.ToWorker.start:type_name -> rbdwarden.control.v1.Start
 	17, // 6: rbdwarden.control.v1.ToWorker.stop:type_name -> rbdwarden.control.v1.Stop
 	18, // 7: rbdwarden.control.v1.ToWorker.reopen_log:type_name -> rbdwarden.control.v1.ReopenLog
 	19, // 8: rbdwarden.control.v1.ToWorker.call:type_name -> rbdwarden.control.v1.WorkerCall
 	13, // 9: rbdwarden.control.v1.WorkerCall.request:type_name -> rbdwarden.control.v1.CallRequest
 	4,  // 10: rbdwarden.control.v1.WorkerCall.command:type_name -> rbdwarden.control.v1.CommandRequest
-	23, // 11: rbdwarden.control.v1.FromWorker.heartbeat:type_name -> rbdwarden.control.v1.Heartbeat
-	24, // 12: rbdwarden.control.v1.FromWorker.ready:type_name -> rbdwarden.control.v1.Ready
-	25, // 13: rbdwarden.control.v1.FromWorker.failed:type_name -> rbdwarden.control.v1.Failed
-	26, // 14: rbdwarden.control.v1.FromWorker.reply:type_name -> rbdwarden.control.v1.WorkerReply
-	21, // 15: rbdwarden.control.v1.FromWorker.traces:type_name -> rbdwarden.control.v1.Traces
-	22, // 16: rbdwarden.control.v1.Traces.lines:type_name -> rbdwarden.control.v1.TraceLine
-	14, // 17: rbdwarden.control.v1.WorkerReply.reply:type_name -> rbdwarden.control.v1.CallReply
-	5,  // 18: rbdwarden.control.v1.WorkerReply.command:type_name -> rbdwarden.control.v1.CommandReply
-	9,  // 19: rbdwarden.control.v1.Control.Version:input_type -> rbdwarden.control.v1.VersionRequest
-	11, // 20: rbdwarden.control.v1.Control.Ps:input_type -> rbdwarden.control.v1.PsRequest
-	4,  // 21: rbdwarden.control.v1.Control.Command:input_type -> rbdwarden.control.v1.CommandRequest
-	7,  // 22: rbdwarden.control.v1.Control.RestartWorkers:input_type -> rbdwarden.control.v1.RestartWorkersRequest
-	1,  // 23: rbdwarden.control.v1.Control.Trace:input_type -> rbdwarden.control.v1.TraceRequest
-	10, // 24: rbdwarden.control.v1.Control.Version:output_type -> rbdwarden.control.v1.VersionReply
-	12, // 25: rbdwarden.control.v1.Control.Ps:output_type -> rbdwarden.control.v1.PsReply
-	5,  // 26: rbdwarden.control.v1.Control.Command:output_type -> rbdwarden.control.v1.CommandReply
-	8,  // 27: rbdwarden.control.v1.Control.RestartWorkers:output_type -> rbdwarden.control.v1.WorkerRestarted
-	2,  // 28: rbdwarden.control.v1.Control.Trace:output_type -> rbdwarden.control.v1.TraceReply
-	24, // [24:29] is the sub-list for method output_type
-	19, // [19:24] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	24, // 11: rbdwarden.control.v1.FromWorker.heartbeat:type_name -> rbdwarden.control.v1.Heartbeat
+	25, // 12: rbdwarden.control.v1.FromWorker.ready:type_name -> rbdwarden.control.v1.Ready
+	26, // 13: rbdwarden.control.v1.FromWorker.failed:type_name -> rbdwarden.control.v1.Failed
+	27, // 14: rbdwarden.control.v1.FromWorker.reply:type_name -> rbdwarden.control.v1.WorkerReply
+	22, // 15: rbdwarden.control.v1.FromWorker.traces:type_name -> rbdwarden.control.v1.Traces
+	21, // 16: rbdwarden.control.v1.FromWorker.ended:type_name -> rbdwarden.control.v1.Ended
+	23, // 17: rbdwarden.control.v1.Traces.lines:type_name -> rbdwarden.control.v1.TraceLine
+	14, // 18: rbdwarden.control.v1.WorkerReply.reply:type_name -> rbdwarden.control.v1.CallReply
+	5,  // 19: rbdwarden.control.v1.WorkerReply.command:type_name -> rbdwarden.control.v1.CommandReply
+	9,  // 20: rbdwarden.control.v1.Control.Version:input_type -> rbdwarden.control.v1.VersionRequest
+	11, // 21: rbdwarden.control.v1.Control.Ps:input_type -> rbdwarden.control.v1.PsRequest
+	4,  // 22: rbdwarden.control.v1.Control.Command:input_type -> rbdwarden.control.v1.CommandRequest
+	7,  // 23: rbdwarden.control.v1.Control.RestartWorkers:input_type -> rbdwarden.control.v1.RestartWorkersRequest
+	1,  // 24: rbdwarden.control.v1.Control.Trace:input_type -> rbdwarden.control.v1.TraceRequest
+	10, // 25: rbdwarden.control.v1.Control.Version:output_type -> rbdwarden.control.v1.VersionReply
+	12, // 26: rbdwarden.control.v1.Control.Ps:output_type -> rbdwarden.control.v1.PsReply
+	5,  // 27: rbdwarden.control.v1.Control.Command:output_type -> rbdwarden.control.v1.CommandReply
+	8,  // 28: rbdwarden.control.v1.Control.RestartWorkers:output_type -> rbdwarden.control.v1.WorkerRestarted
+	2,  // 29: rbdwarden.control.v1.Control.Trace:output_type -> rbdwarden.control.v1.TraceReply
+	25, // [25:30] is the sub-list for method output_type
+	20, // [20:25] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_control_proto_init() }
@@ -1884,6 +1988,7 @@ func file_control_v1_control_proto_init() {
 		(*FromWorker_Failed)(nil),
 		(*FromWorker_Reply)(nil),
 		(*FromWorker_Traces)(nil),
+		(*FromWorker_Ended)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1891,7 +1996,7 @@ func file_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_control_proto_rawDesc), len(file_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
