@@ -83,7 +83,13 @@ func TestJuryAcquits(t *testing.T) {
 	}
 	h.probes <- syscall.ETIMEDOUT
 	h.fail("c")
-	<-h.probed
+	select {
+	case <-h.probed:
+	case why := <-h.verdict:
+		t.Fatalf("a verdict without a probe: %s", why)
+	case <-time.After(20 * time.Second):
+		t.Fatal("no probe")
+	}
 	h.fail("a", "b", "c")
 	time.Sleep(200 * time.Millisecond)
 	if len(h.verdict) > 0 || len(h.probed) > 0 {

@@ -22,7 +22,7 @@ func Starve(t testing.TB, pid int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(process)
+	defer func() { _ = unix.Close(process) }()
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +44,7 @@ func Starve(t testing.TB, pid int) {
 				ended++
 			}
 		}
-		unix.Close(fd)
+		_ = unix.Close(fd)
 	}
 	if ended == 0 {
 		t.Fatalf("process %d has no connections", pid)
