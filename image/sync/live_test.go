@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -491,6 +492,15 @@ func TestLiveSyncKilled(t *testing.T) {
 						}
 						s.snaps = append(s.snaps[:1:1], s.snaps[2:]...)
 					}
+				case 2: // the first gets the last one's name, which is free then
+					if last := len(s.snaps) - 1; last > 1 {
+						name := s.snaps[last]
+						if err := s.handle.GetSnapshot(name).Remove(); err != nil {
+							t.Fatal(err)
+						}
+						f.run("rbd", "snap", "rename", remotePool+"/"+s.name+"@"+s.snaps[0], remotePool+"/"+s.name+"@"+name)
+						s.snaps = append([]string{name}, s.snaps[1:last]...)
+					}
 				}
 			}
 			t.Logf("%d kills, %d snapshots", kills, len(s.snaps))
@@ -500,8 +510,30 @@ func TestLiveSyncKilled(t *testing.T) {
 			if _, err := Run(t.Context(), f.job(s, im, &meta)); err != nil {
 				t.Fatal(err)
 			}
+			f.sameNames(s, im)
 			f.compareContents(s, im)
 		})
+	}
+}
+
+// sameNames compares the snapshots behind a sync that began at a new sync point: no event
+// before that comes by the journal any more. Of all sync points only the last has a copy.
+func (f *fixture) sameNames(s *source, im *image.Image) {
+	f.Helper()
+	var here []string
+	points := 0
+	for _, snap := range im.Header().Snapshots {
+		if strings.HasPrefix(snap.Name, ".rbd-mirror.") {
+			points++
+			continue
+		}
+		here = append(here, snap.Name)
+	}
+	there := slices.Clone(s.snaps)
+	slices.Sort(here)
+	slices.Sort(there)
+	if !slices.Equal(here, there) || points != 1 {
+		f.Errorf("snapshots %q and %d sync points, want %q and 1", here, points, there)
 	}
 }
 
