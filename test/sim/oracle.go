@@ -70,13 +70,6 @@ func (o *oracle) copyOf(m *model) string {
 	return m.copied
 }
 
-// replayed tells whether a worker has begun to replay an image.
-func (o *oracle) replayed(m *model) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return m.era != nil
-}
-
 // replays is told that a worker begins to replay an image.
 func (o *oracle) replays(m *model, c *mem.Client, committed wire.ObjectSetPosition) {
 	o.mu.Lock()

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -20,23 +21,17 @@ import (
 // nothing goes wrong.
 type primary struct {
 	*model
-	io        rados.IOContext
-	set       settings
-	trace     *trace
-	rng       *rand.Rand
-	tag       wire.TagTID
-	tid       wire.EntryTID
-	active    wire.ObjectSet
-	filled    []int // bytes in the objects of the active set
-	newest    wire.ObjectSetPosition
-	op        wire.OpTID
-	snapshots int
-	image     *image.Image
-	// synced says that the copy was replayed to. Before that there are no compare-and-writes
-	// here: a sync that was interrupted and is completed at a later sync point has the replay
-	// begin before it where a snapshot was removed meanwhile, and a compare-and-write that the
-	// copy has already then finds what came after it. Nothing mends that so far.
-	synced func() bool
+	io     rados.IOContext
+	set    settings
+	trace  *trace
+	rng    *rand.Rand
+	tag    wire.TagTID
+	tid    wire.EntryTID
+	active wire.ObjectSet
+	filled []int // bytes in the objects of the active set
+	newest wire.ObjectSetPosition
+	op     wire.OpTID
+	image  *image.Image
 	turn   chan struct{} // cap 1: one thing at a time
 	mu     *sync.Mutex   // of the oracle, which reads the model; held with turn to change it
 }
@@ -140,13 +135,10 @@ func (p *primary) write(ctx context.Context) error {
 	case kind < 5:
 		e.zero = true
 		return p.do(ctx, wire.AioDiscard{Offset: at, Length: bytes}, e, image.IO{Kind: image.Discard, Offset: at, Length: bytes})
-	case kind < 7 && p.synced():
+	case kind < 7:
 		return p.compareAndWrite(ctx, e)
 	case kind < 8:
-		p.snapshots++
-		name := fmt.Sprintf("snap-%d", p.snapshots)
-		p.snaps[name] = p.next()
-		return p.snapshot(ctx, name)
+		return p.changeSnapshots(ctx)
 	}
 	data := p.stamped(e)
 	return p.do(ctx, wire.AioWrite{Offset: at, Length: bytes, Data: data}, e,
@@ -182,17 +174,60 @@ func (p *primary) compareAndWrite(ctx context.Context, e event) error {
 	return p.do(ctx, ev, e, image.IO{Kind: image.Write, Offset: at, Length: uint64(len(write)), Data: write})
 }
 
-// snapshot takes a snapshot.
-func (p *primary) snapshot(ctx context.Context, name string) error {
+// changeSnapshots takes, renames or removes a snapshot. The names are few, so that each is
+// used again.
+func (p *primary) changeSnapshots(ctx context.Context) error {
+	name, what := fmt.Sprintf("snap-%d", p.rng.IntN(6)), p.rng.IntN(4)
+	_, there := p.snaps[name]
+	switch taken := slices.Sorted(maps.Keys(p.snaps)); {
+	case there && what < 2:
+		delete(p.snaps, name)
+		return p.unsnapshot(ctx, name)
+	case !there && what == 0 && len(taken) > 0:
+		old := taken[p.rng.IntN(len(taken))]
+		p.snaps[name] = p.snaps[old]
+		delete(p.snaps, old)
+		id := p.image.Header().Snapshot(rbd.UserSnapshot{}, old).ID
+		return p.operation(ctx, func(op wire.OpTID) wire.Event {
+			return wire.SnapRename{Op: op, SnapID: uint64(id), OldName: old, NewName: name}
+		}, func() error {
+			_, err := p.image.SnapRename(ctx, old, name)
+			return err
+		})
+	case !there:
+		p.snaps[name] = p.next()
+		return p.snapshot(ctx, name)
+	}
+	return nil
+}
+
+// operation journals an operation, does it, and journals that it is done.
+func (p *primary) operation(ctx context.Context, ev func(wire.OpTID) wire.Event, do func() error) error {
 	p.op++
 	op := p.op
-	if err := p.append(ctx, wire.SnapCreate{Op: op, Name: name}, event{}); err != nil {
+	if err := p.append(ctx, ev(op), event{}); err != nil {
 		return err
 	}
-	if _, _, err := p.image.SnapCreate(ctx, rbd.UserSnapshot{}, name); err != nil {
+	if err := do(); err != nil {
 		return err
 	}
 	return p.append(ctx, wire.OpFinish{Op: op}, event{})
+}
+
+// snapshot takes a snapshot.
+func (p *primary) snapshot(ctx context.Context, name string) error {
+	return p.operation(ctx, func(op wire.OpTID) wire.Event { return wire.SnapCreate{Op: op, Name: name} }, func() error {
+		_, _, err := p.image.SnapCreate(ctx, rbd.UserSnapshot{}, name)
+		return err
+	})
+}
+
+// unsnapshot removes a snapshot.
+func (p *primary) unsnapshot(ctx context.Context, name string) error {
+	return p.operation(ctx, func(op wire.OpTID) wire.Event { return wire.SnapRemove{Op: op, Name: name} }, func() error {
+		_, err := p.image.SnapRemove(ctx, rbd.UserSnapshot{}, name)
+		return err
+	})
 }
 
 // librbd is how long the primary's librbd takes for what a worker asks of it.
@@ -214,17 +249,8 @@ func (p *primary) Remove(ctx context.Context, name string) error {
 	time.Sleep(librbd)
 	p.turn <- struct{}{}
 	defer func() { <-p.turn }()
-	ctx = context.WithoutCancel(ctx)
 	if p.image.Header().Snapshot(rbd.UserSnapshot{}, name) == nil {
 		return syscall.ENOENT
 	}
-	p.op++
-	op := p.op
-	if err := p.append(ctx, wire.SnapRemove{Op: op, Name: name}, event{}); err != nil {
-		return err
-	}
-	if _, err := p.image.SnapRemove(ctx, rbd.UserSnapshot{}, name); err != nil {
-		return err
-	}
-	return p.append(ctx, wire.OpFinish{Op: op}, event{})
+	return p.unsnapshot(context.WithoutCancel(ctx), name)
 }

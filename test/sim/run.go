@@ -20,10 +20,11 @@ import (
 
 // outcome is how a run ended.
 type outcome struct {
-	hash  uint64 // of the trace
-	lines int    // of it
-	took  time.Duration
-	err   error // nil: all invariants held
+	hash    uint64 // of the trace
+	lines   int    // of it
+	took    time.Duration
+	trouble time.Duration // how long the effects of the trouble lasted when it was over, in the run's own time
+	err     error         // nil: all invariants held
 }
 
 // patience is how long a run waits, in its own time, for everything to be in order again
@@ -40,7 +41,7 @@ func simulate(t *testing.T, seed uint64, verbose io.Writer) (out outcome) {
 		w := newWorld(t, seed, set, verbose)
 		begin := time.Now()
 		w.trace.add("%+v", set)
-		out.err = w.story()
+		out.trouble, out.err = w.story()
 		w.end()
 		if err := w.oracle.violation(); err != "" {
 			out.err = errors.New(err)
@@ -52,14 +53,16 @@ func simulate(t *testing.T, seed uint64, verbose io.Writer) (out outcome) {
 	return out
 }
 
-func (w *world) story() error {
+func (w *world) story() (trouble time.Duration, err error) {
 	for seat := range w.workers {
 		w.startWorker(seat)
 	}
 	w.tend()
 	w.trouble()
 	w.calm()
-	return w.recovers()
+	over := time.Now()
+	err = w.recovers()
+	return time.Since(over), err
 }
 
 // recovers waits until every copy is equal and says so.
@@ -123,6 +126,11 @@ func (w *world) equal() error {
 		h, err := image.ReadHeader(w.ctx, w.hereIO, w.oracle.copyOf(p.model))
 		if err != nil {
 			return err
+		}
+		for _, s := range h.Snapshots {
+			if p.image.Header().Snapshot(rbd.UserSnapshot{}, s.Name) == nil {
+				return fmt.Errorf("%s: snapshot %s of the copy is not there on the primary", p.globalID, s.Name)
+			}
 		}
 		for name, n := range p.snaps {
 			s := h.Snapshot(rbd.UserSnapshot{}, name)

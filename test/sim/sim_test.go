@@ -33,6 +33,7 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	start, lines, runs := time.Now(), 0, uint64(0)
+	longest, slowest := time.Duration(0), uint64(0)
 	if *long > 0 {
 		*first, *seeds = uint64(start.UnixNano())%1e12, math.MaxUint64>>1
 	}
@@ -40,11 +41,15 @@ func TestSimulation(t *testing.T) {
 		runs++
 		out := simulate(t, s, nil)
 		lines += out.lines
+		if out.trouble > longest {
+			longest, slowest = out.trouble, s
+		}
 		if out.err != nil {
 			t.Fatalf("seed %d: %v\nmake sim SEED=%d repeats it and prints its trace", s, out.err, s)
 		}
 	}
-	t.Logf("%d runs, %d lines of trace, %v a run", runs, lines, time.Since(start)/time.Duration(runs))
+	t.Logf("%d runs, %d lines of trace, %v a run; in order again after %v at most (seed %d)",
+		runs, lines, time.Since(start)/time.Duration(runs), longest, slowest)
 }
 
 // TestSeedRepeats: the same seed is the same run, to the last operation.

@@ -72,7 +72,6 @@ func newWorld(t *testing.T, seed uint64, set settings, verbose io.Writer) *world
 		m := newModel(n, set.sectors)
 		p, err := makePrimary(w.ctx, remoteIO, set, m, rand.New(rand.NewPCG(seed, uint64(10+n))), w.trace, &w.oracle.mu)
 		w.check(err)
-		p.synced = func() bool { return w.oracle.replayed(m) }
 		w.primaries = append(w.primaries, p)
 		w.oracle.mu.Lock()
 		w.oracle.models = append(w.oracle.models, m)
