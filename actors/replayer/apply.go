@@ -92,7 +92,7 @@ func ios(in []replay.IO) []image.IO {
 // operate performs an operation that happened on the primary. What has happened here
 // before is no error (invariant 4).
 func (p *performer) operate(ctx context.Context, s replay.Operation) error {
-	im := p.local.image
+	im, at := p.local.image, s.At
 	var err error
 	switch ev := s.Event.(type) {
 	case wire.SnapCreate:
@@ -108,6 +108,9 @@ func (p *performer) operate(ctx context.Context, s replay.Operation) error {
 	case wire.SnapUnprotect:
 		err = onSnapshot(ctx, im.SnapUnprotect, ev.Namespace, ev.Name)
 	case wire.SnapRollback:
+		if s := im.Header().Snapshot(rbd.UserSnapshot{}, ev.Name); s != nil && p.snaps.incomplete(s.ID) {
+			return &MissingSnapshotError{Event: ev, At: at, Err: errHalfCopied}
+		}
 		err = onSnapshot(ctx, im.SnapRollback, ev.Namespace, ev.Name)
 	case wire.UpdateFeatures:
 		_, err = im.UpdateFeatures(ctx, rbd.Features(ev.Features), ev.Enabled)

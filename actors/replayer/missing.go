@@ -3,6 +3,7 @@ package replayer
 import (
 	"context"
 	"fmt"
+	"syscall"
 
 	"github.com/rbdwarden/rbdwarden/ceph"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
@@ -10,6 +11,9 @@ import (
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/replay"
 )
+
+// errHalfCopied says that a snapshot is not what it was on the primary.
+var errHalfCopied = fmt.Errorf("it was removed on the primary while it was being copied: %w", syscall.ENOENT)
 
 // MissingSnapshotError says that an operation needs a snapshot that is not here: the
 // copy is not what the journal takes it for, and has to be synced anew.

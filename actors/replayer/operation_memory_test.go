@@ -3,6 +3,7 @@ package replayer_test
 import (
 	"bytes"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/journal"
 	mirrorpool "github.com/rbdwarden/rbdwarden/mirror"
+	"github.com/rbdwarden/rbdwarden/rados/mem"
 )
 
 // newTag begins another session of the primary, which has completed what the one before left unfinished.
@@ -180,4 +182,47 @@ func TestOperationsOnMissingSnapshots(t *testing.T) {
 		}
 		s.stop(w)
 	})
+}
+
+// A snapshot that was removed on the primary while the first copy was made is not what it was there: a roll-back to it,
+// which the journal has before its removal, would bring back what nobody knows.
+func TestRollbackToWhatVanishedInTheSync(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, 8, false)
+	ctx := t.Context()
+	primary := func(fn func(*image.Image) error) { check(t, s.librbd("r1").with(ctx, fn)) }
+	for _, name := range []string{"whole", "vanishes"} {
+		primary(func(im *image.Image) error {
+			_, _, err := im.SnapCreate(ctx, rbd.UserSnapshot{}, name)
+			return err
+		})
+	}
+	var once sync.Once
+	vanish := mem.FaultFunc(func(op mem.Op) mem.Verdict {
+		if op.Kind == mem.Write && strings.HasPrefix(op.Object, "rbd_data.") && !strings.HasPrefix(op.Object, "rbd_data.r1") {
+			once.Do(func() {
+				primary(func(im *image.Image) error {
+					_, err := im.SnapRemove(ctx, rbd.UserSnapshot{}, "vanishes")
+					return err
+				})
+			})
+		}
+		return mem.Verdict{}
+	})
+	s.fault.Store(&vanish)
+	s.write(0, "A")
+	w := s.start()
+	s.caughtUp(w)
+	s.append(wire.SnapRollback{Op: 1, Name: "whole"})
+	s.append(wire.OpFinish{Op: 1})
+	s.caughtUp(w)
+	s.append(wire.SnapRollback{Op: 2, Name: "vanishes"})
+	s.append(wire.OpFinish{Op: 2})
+	s.until("the roll-back is refused", func() bool {
+		return strings.Contains(w.said().Description, "removed on the primary while it was being copied")
+	})
+	if s.behind() == "" {
+		t.Error("the roll-back counts as replayed")
+	}
+	s.stop(w)
 }

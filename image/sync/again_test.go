@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/rbdwarden/rbdwarden/ceph"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/image"
@@ -177,5 +179,51 @@ func TestSnapshotsChangeBehindTheSyncPoint(t *testing.T) {
 	}
 	if len(c.made) != 1 || !slices.Equal(p.copied, c.made) || len(p.ourPoints()) > 0 {
 		t.Errorf("sync points %q, told of %q, left %q", c.made, p.copied, p.ourPoints())
+	}
+}
+
+// A snapshot that is removed on the primary while it is copied stays here, for the journal's
+// events; that its contents are not known is in the record.
+func TestVanishedSnapshotIsForgotten(t *testing.T) {
+	p := newPlace(t, 10, 0)
+	p.meta = wire.MirrorPeerClientMeta{ImageID: "l", State: wire.PeerSyncing}
+	user := rbd.UserSnapshot{}
+	p.on(p.remote, func(ctx context.Context, im *image.Image) error {
+		if _, err := im.Apply(ctx, []image.IO{{Kind: image.Write, Length: 4, Data: []byte("data")}}); err != nil {
+			return err
+		}
+		for _, name := range []string{"stays", "vanishes"} {
+			if _, _, err := im.SnapCreate(ctx, user, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	there := p.header(p.remote)
+	if err := p.firstCopy(1, points{p.remote}); !errors.Is(err, errDied) { // after the snapshots
+		t.Fatal(err)
+	}
+	if len(p.meta.SnapSeqs) != 3 {
+		t.Fatalf("the copy did not begin: %+v", p.meta)
+	}
+	p.on(p.remote, func(ctx context.Context, im *image.Image) error {
+		_, err := im.SnapRemove(ctx, user, "vanishes")
+		return err
+	})
+	if err := p.firstCopy(1<<40, points{p.remote}); err != nil {
+		t.Fatal(err)
+	}
+	here := p.header(p.local)
+	if here.Snapshot(user, "vanishes") == nil {
+		t.Error("it is not there")
+	}
+	want := map[uint64]uint64{uint64(there.Snapshot(user, "stays").ID): uint64(here.Snapshot(user, "stays").ID)}
+	for remote, local := range p.meta.SnapSeqs {
+		if s := here.SnapshotByID(ceph.SnapID(local)); s != nil && s.Name == p.point() {
+			want[remote] = local
+		}
+	}
+	if !maps.Equal(p.meta.SnapSeqs, want) || len(want) != 2 {
+		t.Errorf("record %v, want %v", p.meta.SnapSeqs, want)
 	}
 }

@@ -35,7 +35,8 @@ func planVersions(remote *image.Header, local []image.Snapshot, seqs map[uint64]
 			continue
 		}
 		original := byID(remote.Snapshots, v.remote)
-		v.gone = original == nil || !isUser(original)
+		// In the image's trash its data are still there as long as clones need them.
+		v.gone = original == nil || !isUser(original) && original.ChildCount == 0
 		v.objects = remote.Layout.ObjectCount(here.ImageSize)
 		for _, s := range local {
 			if s.ID < v.local {

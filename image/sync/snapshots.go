@@ -257,3 +257,15 @@ func (r *transfer) copySnapshots(ctx context.Context, end ceph.SnapID) error {
 	}
 	return r.save(ctx, meta)
 }
+
+// forgetVanished takes from the record, before that is stored for good, the snapshots that
+// were removed on the primary while they were copied: what their copies hold is not known.
+// Nothing but a rollback to one would bring that to light, and that has to know.
+func (r *transfer) forgetVanished(ctx context.Context) error {
+	if err := r.readRemote(ctx); err != nil {
+		return err
+	}
+	r.Meta.SnapSeqs = maps.Clone(r.Meta.SnapSeqs)
+	maps.DeleteFunc(r.Meta.SnapSeqs, func(remote, _ uint64) bool { return byID(r.remote.Snapshots, ceph.SnapID(remote)) == nil })
+	return nil
+}

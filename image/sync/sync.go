@@ -181,6 +181,9 @@ func (r *transfer) run(ctx context.Context) error {
 				return err
 			}
 		}
+		if err := r.forgetVanished(ctx); err != nil {
+			return err
+		}
 		if err := r.pruneAfter(ctx); err != nil {
 			return err
 		}

@@ -139,11 +139,14 @@ func TestPlanSnapshotsOfClones(t *testing.T) {
 
 func TestPlanVersions(t *testing.T) {
 	remote := &image.Header{
-		Layout:    image.Layout{Order: 20},
-		Snapshots: []image.Snapshot{snapshot(1, "a"), snapshot(3, "c", inTrash), snapshot(5, "sync"), snapshot(6, "later")},
+		Layout: image.Layout{Order: 20},
+		Snapshots: []image.Snapshot{
+			snapshot(1, "a"), snapshot(3, "c", inTrash), snapshot(4, "cloned", inTrash, func(s *image.Snapshot) { s.ChildCount = 1 }),
+			snapshot(5, "sync"), snapshot(6, "later"),
+		},
 	}
-	local := []image.Snapshot{snapshot(10, "a"), snapshot(11, "other", mirrored), snapshot(12, "b"), snapshot(13, "c"), snapshot(14, "sync"), snapshot(15, "later")}
-	seqs := map[uint64]uint64{1: 10, 2: 12, 3: 13, 5: 14, 6: 15, 4: 99}
+	local := []image.Snapshot{snapshot(10, "a"), snapshot(11, "other", mirrored), snapshot(12, "b"), snapshot(13, "c"), snapshot(14, "cloned"), snapshot(15, "sync"), snapshot(16, "later")}
+	seqs := map[uint64]uint64{1: 10, 2: 12, 3: 13, 4: 14, 5: 15, 6: 16, 7: 99}
 	got := planVersions(remote, local, seqs, 5)
 	older := func(ids ...ceph.SnapID) ceph.SnapContext {
 		if len(ids) == 0 {
@@ -155,7 +158,8 @@ func TestPlanVersions(t *testing.T) {
 		{remote: 1, local: 10, objects: 10, context: older()},
 		{remote: 2, local: 12, objects: 12, context: older(11, 10), gone: true},
 		{remote: 3, local: 13, objects: 13, context: older(12, 11, 10), gone: true},
-		{remote: 5, local: 14, objects: 14, context: older(13, 12, 11, 10)},
+		{remote: 4, local: 14, objects: 14, context: older(13, 12, 11, 10)},
+		{remote: 5, local: 15, objects: 15, context: older(14, 13, 12, 11, 10)},
 	}
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(version{})); d != "" {
 		t.Errorf("-want +got\n%s", d)
