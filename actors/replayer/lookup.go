@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
@@ -127,6 +128,10 @@ func (p *performer) prepareRemote(ctx context.Context) (core.Msg, error) {
 	if remote.Disabling || remote.Snapshot {
 		return core.RemotePrepared{Remote: remote}, nil
 	}
+	if p.remoteMode, err = mirrorpool.ReadMode(ctx, io); err != nil {
+		return nil, err
+	}
+	p.modeChanged = time.Time{}
 	r, err := roleOf(ctx, io, id)
 	if err != nil {
 		return nil, err
@@ -138,19 +143,43 @@ func (p *performer) prepareRemote(ctx context.Context) (core.Msg, error) {
 // remoteGone makes sure that "no such image" means that: a pool that was deleted, or
 // whose mirroring was disabled as a whole, answers ENOENT for every image, and the local
 // copies must not be removed for that.
+//
+// rbd disables a pool's mirroring in steps: the pool must have no peers; its mode, if that was
+// "pool", becomes "image"; then one image after the other is disabled; then the mode becomes
+// "disabled" (Mirror<I>::mode_set). So images that are gone from a pool which has just become
+// one of mode "image", or has no peers, do not say yet whether somebody removed them.
 func (p *performer) remoteGone(ctx context.Context) (core.Msg, error) {
-	mode, err := mirrorpool.ReadMode(ctx, p.Remote.IO)
+	pool, err := mirrorpool.ReadPool(ctx, p.Remote.IO)
 	if err != nil {
 		return nil, fmt.Errorf("the remote pool does not say whether it has the image: %w", err)
 	}
-	if mode != mirror.ModePool && mode != mirror.ModeImage {
+	keep := func(why string) (core.Msg, error) {
 		return nil, &rados.Error{
 			Op: "look for the image", Pool: p.Remote.IO.Pool().Name, Namespace: p.Remote.IO.Namespace(),
-			Object: rbd.MirroringObject, Err: fmt.Errorf("mirroring is %v there: %w", mode, syscall.EAGAIN),
+			Object: rbd.MirroringObject, Err: fmt.Errorf("%s: %w", why, syscall.EAGAIN),
 		}
+	}
+	switch {
+	case !pool.Mirrors():
+		return keep(fmt.Sprintf("mirroring is %v there", pool.Mode))
+	case pool.Mode != mirror.ModeImage:
+		return core.RemotePrepared{}, nil
+	case p.Remote.IO.Namespace() == "" && len(pool.Peers) == 0:
+		return keep("mirroring is being disabled there, for the pool has no peers any more")
+	case p.remoteMode == mirror.ModePool && p.modeChanged.IsZero():
+		p.modeChanged = time.Now()
+		fallthrough
+	case p.remoteMode == mirror.ModePool && time.Since(p.modeChanged) < dismantling:
+		return keep(fmt.Sprintf("mirroring is being disabled there, or has become image by image; the copy is kept until %s",
+			p.modeChanged.Add(dismantling).UTC().Format(time.TimeOnly)))
 	}
 	return core.RemotePrepared{}, nil
 }
+
+// dismantling is for how long images that are gone are not believed to be removed when the
+// remote pool has ceased to be mirrored as a whole. Disabling a pool's mirroring takes part of
+// a second for each image.
+const dismantling = 5 * time.Minute
 
 // openRemote is OPEN_REMOTE_IMAGE.
 func (p *performer) openRemote(ctx context.Context, imageID string) (core.Msg, error) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	"github.com/rbdwarden/rbdwarden/ceph"
+	"github.com/rbdwarden/rbdwarden/ceph/mirror"
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/image/lock"
 	imagesync "github.com/rbdwarden/rbdwarden/image/sync"
@@ -71,6 +72,8 @@ type performer struct {
 	ours         journal.Registration // our client of the remote journal, from ReadRemoteClients or RegisterPeer on
 	remoteID     string               // from InitJournaler on
 	remoteHeader *image.Header
+	remoteMode   mirror.Mode      // of the remote pool, when it had the image
+	modeChanged  time.Time        // when it was found to be another, with the image gone
 	local        *localImage      // from OpenLocal until Close
 	journal      *journal.Journal // the remote one, from InitJournaler until Close
 	copyID       string           // id of the local image that the remote journal is replayed to
