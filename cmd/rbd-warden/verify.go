@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -228,59 +227,6 @@ func (v verify) choose(ctx context.Context, primary, replica copySite) (_ chosen
 	}
 	c.Pair = common[0]
 	return c, nothing, nil
-}
-
-// temporaryPrefix begins the names of snapshots that --create-snapshot makes.
-const temporaryPrefix = ".rbd-warden.verify."
-
-// makeSnapshot makes a snapshot on the primary and waits until the replica has it.
-func (v verify) makeSnapshot(ctx context.Context, primary, replica copySite) (c chosen, remove func(), err error) {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
-	name := fmt.Sprintf("%s%x", temporaryPrefix, b)
-	snapshots := &remoteSnapshots{io: primary.io, imageID: primary.id, owner: &ownerWatch{}}
-	remove = func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		if err := snapshots.Remove(ctx, name); err != nil && !errors.Is(err, syscall.ENOENT) {
-			log := commandLog()
-			log.Warn().Err(err).Str("snapshot", name).Msg("cannot remove the snapshot that was made for the comparison")
-		}
-	}
-	defer func() {
-		if err != nil {
-			remove()
-			remove = func() {}
-		}
-	}()
-	if err = snapshots.Create(ctx, name); err != nil {
-		return c, remove, err
-	}
-	deadline := time.Now().Add(v.timeout)
-	for {
-		if c.b, err = replica.header(ctx); err != nil {
-			return c, remove, err
-		}
-		if userSnapshot(c.b, name) != nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			return c, remove, fmt.Errorf("the snapshot was not mirrored within %v: is the daemon of site %s running?", v.timeout, replica.name)
-		}
-		select {
-		case <-ctx.Done():
-			return c, remove, ctx.Err()
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
-	if c.a, err = primary.header(ctx); err != nil {
-		return c, remove, err
-	}
-	var ok bool
-	if c.Pair, ok = compare.Named(c.a, c.b, name); !ok {
-		err = fmt.Errorf("somebody removed the snapshot %s", name)
-	}
-	return c, remove, err
 }
 
 func (v verify) compare(ctx context.Context, primary, replica copySite, c chosen, out *verdict) error {

@@ -36,9 +36,7 @@ type Verdict struct {
 // answers what it printed and its exit code.
 func Warden(t testing.TB, c *lab.Cluster, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(root(t), "bin", "rbd-warden"),
-		append(args, "-c", c.Conf(), "-n", lab.DaemonUser)...)
-	cmd.Env = c.Environ()
+	cmd := WardenCommand(t, c, args...)
 	var out, complaints strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &complaints
 	err := cmd.Run()
@@ -47,6 +45,15 @@ func Warden(t testing.TB, c *lab.Cluster, args ...string) (stdout, stderr string
 		t.Fatal(err)
 	}
 	return out.String(), complaints.String(), cmd.ProcessState.ExitCode()
+}
+
+// WardenCommand is what Warden runs, for a test that does something to it while it runs.
+func WardenCommand(t testing.TB, c *lab.Cluster, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(root(t), "bin", "rbd-warden"),
+		append(args, "-c", c.Conf(), "-n", lab.DaemonUser)...)
+	cmd.Env = c.Environ()
+	return cmd
 }
 
 // Verify runs "rbd-warden verify" beside a cluster and fails the test unless it exits with the code.

@@ -4,6 +4,7 @@ package live
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ func TestVerifyFindsAFlippedByte(t *testing.T) {
 			"--io-size", "1M", "--io-total", "12M", image.Spec())
 	}
 	write()
-	harness.StartDaemon(t, pair.Secondary, harness.Ours(t))
+	daemon := harness.StartDaemon(t, pair.Secondary, harness.Ours(t))
 	image.WaitReplayed(t)
 
 	if v := image.Verify(t, pair.Secondary, 2); !strings.Contains(v.Reason, "--create-snapshot") {
@@ -71,7 +72,39 @@ func TestVerifyFindsAFlippedByte(t *testing.T) {
 	}
 	image.WaitReplayed(t)
 	image.AssertEqualAt(t, "", "new")
-	if snaps := harness.Run(t, pair.Primary, "rbd", "snap", "ls", "--all", image.Spec()); strings.Contains(snaps, ".rbd-warden") {
-		t.Errorf("left behind: %s", snaps)
+	temporary := func() int {
+		return strings.Count(harness.Run(t, pair.Primary, "rbd", "snap", "ls", "--all", image.Spec()), ".rbd-warden.verify.")
 	}
+	if n := temporary(); n > 0 {
+		t.Errorf("%d snapshots are left", n)
+	}
+
+	// Without a daemon it waits for its snapshot to be mirrored.
+	daemon.Stop(t, stopTime)
+	for left, signal := range []os.Signal{os.Interrupt, os.Kill} {
+		cmd := harness.WardenCommand(t, pair.Secondary, "verify", "--create-snapshot", image.Spec())
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		harness.Eventually(t, harness.Patience, func() string {
+			if temporary() == 0 {
+				return "no snapshot is made"
+			}
+			return ""
+		})
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // with whatever exit code
+		if n := temporary(); n != left {
+			t.Errorf("%d snapshots are left after %v, want %d", n, signal, left)
+		}
+	}
+	harness.StartDaemon(t, pair.Secondary, harness.Ours(t))
+	image.Verify(t, pair.Secondary, 0, "--create-snapshot")
+	if n := temporary(); n > 0 {
+		t.Errorf("%d snapshots are left by a comparison that was killed before the last one", n)
+	}
+	image.WaitReplayed(t)
+	image.AssertEqualAt(t, "", "new")
 }

@@ -1,0 +1,65 @@
+//go:build live
+
+package live
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/rbdwarden/rbdwarden/lab"
+	"github.com/rbdwarden/rbdwarden/test/harness"
+)
+
+// TestResyncInFullKilled kills the daemon as it begins to replace a copy, and twice while the new one is made. In the end
+// there is one copy, it is equal, and nothing of the others is left on either site.
+func TestResyncInFullKilled(t *testing.T) {
+	pair := harness.ParallelPair(t, "rbd_mirror_sync_point_update_age = 0.5")
+	pool := harness.NewPool(t, pair, lab.PoolMode)
+	image := pool.Create(t, "image", harness.ImageOptions{SizeMiB: 24, Flags: []string{"--object-size", "32K"}})
+	fill(t, image)
+	scribble(t, image, pair.Primary, 31, 30)
+	image.Snapshot(t, "one")
+	scribble(t, image, pair.Primary, 32, 30)
+	start := func() *harness.Daemon {
+		return harness.StartDaemon(t, pair.Secondary, harness.Ours(t), "--rbd-concurrent-management-ops", "1")
+	}
+	daemon := start()
+	image.WaitReplayed(t)
+	before := image.InfoOn(t, pair.Secondary).ID
+	if harness.TestsUpstream() {
+		harness.Run(t, pair.Secondary, "rbd", "mirror", "image", "resync", image.Spec())
+	} else if out, complaints, code := harness.Warden(t, pair.Secondary, "resync", "--full", image.Spec()); code != 0 {
+		t.Fatalf("resync exits with %d: %s%s", code, out, complaints)
+	}
+	daemon.Kill()
+	for n := range 2 {
+		daemon = start()
+		harness.Eventually(t, harness.Patience, func() string {
+			if !underWay(t, []*harness.Image{image}) {
+				return fmt.Sprintf("no copy is under way, for the %d. time", n+1)
+			}
+			return ""
+		})
+		daemon.Kill()
+		scribble(t, image, pair.Primary, uint64(33+n), 10)
+	}
+	start()
+	image.WaitReplayed(t)
+	image.AssertEqual(t)
+	image.AssertObjectMap(t, pair.Secondary)
+	if now := image.InfoOn(t, pair.Secondary).ID; now == before {
+		t.Errorf("the copy %s was kept", now)
+	}
+	waitTrash(t, image, 0)
+	if left := harness.Run(t, pair.Primary, "rbd", "snap", "ls", "--all", image.Spec()); containsSyncPoint(left) {
+		t.Errorf("a sync point is left on the primary:\n%s", left)
+	}
+	if clients := image.JournalOn(t, pair.Primary).Clients; len(clients) != 2 {
+		t.Errorf("clients of the primary's journal: %v", clients)
+	}
+	for _, object := range []string{"rbd_header.", "journal.", "rbd_data."} {
+		if n := harness.CountObjects(t, pair.Secondary, pool.Name, object+before); n > 0 {
+			t.Errorf("%d objects %s... are left of the old copy", n, object+before)
+		}
+	}
+}
