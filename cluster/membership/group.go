@@ -54,10 +54,17 @@ type Options struct {
 	Log  zerolog.Logger
 }
 
+type removedError struct{}
+
+func (removedError) Error() string { return "this process was removed from the members of the pool" }
+
+func (removedError) Is(target error) bool { return target == rados.Blocklisted }
+
 // Errors of a Group.
 var (
-	// ErrRemoved: this member's lock or record is gone, without its doing.
-	ErrRemoved = errors.New("this process was removed from the members of the pool")
+	// ErrRemoved: this member's lock or record is gone, without its doing. Whoever did that
+	// has fenced it, or was told to do so by hand; so rados.Classify calls it fenced.
+	ErrRemoved error = removedError{}
 	// ErrAlive: who was to be fenced has given a sign of life meanwhile.
 	ErrAlive = errors.New("the member lives")
 	// ErrNoMember: the caller is no member itself just now, or not certain to be one.

@@ -3,11 +3,14 @@ package membership
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/rbdwarden/rbdwarden/ceph/class"
 	"github.com/rbdwarden/rbdwarden/ceph/encoding"
+	"github.com/rbdwarden/rbdwarden/rados"
 )
 
 func sampleRecord() record {
@@ -97,4 +100,16 @@ func FuzzCodecs(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A worker that ends of it must be told from one that could not work at all: the daemon gives up the latter at its start.
+func TestToBeRemovedIsToBeFenced(t *testing.T) {
+	for _, err := range []error{ErrRemoved, fmt.Errorf("heartbeat: %w", ErrRemoved)} {
+		if class := rados.Classify(err); class != rados.Fenced || !errors.Is(err, ErrRemoved) {
+			t.Errorf("%v is %v", err, class)
+		}
+	}
+	if rados.Classify(ErrAlive) == rados.Fenced {
+		t.Error("somebody else's sign of life fences this process")
+	}
 }
