@@ -95,11 +95,32 @@ func (w *world) misfortune() {
 	case 15:
 		k.tell(m, messages.NudgeImage{})
 		k.tell(m, messages.FlushImage{})
+	case 17:
+		w.commanded(k, m)
 	case 16:
 		k.mu.Lock()
 		k.panics = true
 		k.mu.Unlock()
 	}
+}
+
+// commanded has an operator stop or pause an image, and start it again: soon after, or when
+// that has had its effect.
+func (w *world) commanded(k *worker, m *model) {
+	var stop messages.ToImage = messages.StopImage{Reason: "the simulation wants it"}
+	if w.rng.IntN(2) == 0 {
+		stop = messages.PauseImage{Reason: "the simulation wants it"}
+	}
+	d := time.Duration(w.rng.ExpFloat64() * float64(3*time.Millisecond))
+	if w.rng.IntN(2) == 0 {
+		d *= 1000
+	}
+	w.trace.add("%s is told %T, and to start after %v", m.globalID, stop, d)
+	k.tell(m, stop)
+	w.goes.Go(func() {
+		time.Sleep(d)
+		k.tell(m, messages.StartImage{})
+	})
 }
 
 // watchTimeout is how long the OSDs wait for a client that is silent.
