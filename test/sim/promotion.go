@@ -55,6 +55,7 @@ func (w *world) promoted(ctx context.Context, m *model, id string) error {
 		return fmt.Errorf("tag %d: %w", tid, err)
 	}
 	var im *image.Image
+	begin := time.Now()
 	for try := 0; im == nil; try++ {
 		reply, err := io.Notify(ctx, header, nil, notifyTimeout)
 		if err != nil {
@@ -64,9 +65,11 @@ func (w *world) promoted(ctx context.Context, m *model, id string) error {
 		w.trace.add("%s: %d have heard of the promotion, %d not", m.globalID, len(reply.Acks), len(reply.Missed))
 		im, err = image.Open(ctx, io, id, image.Options{AllowPrimary: true})
 		var refused *lock.RefusedError
-		if errors.As(err, &refused) && try < 20 {
-			time.Sleep(thinking)
-			continue // the notification was lost on its way
+		if errors.As(err, &refused) && time.Since(begin) < closeTimeout+notifyTimeout {
+			// The notification was lost on its way; or the owner cannot hear it any more, and
+			// waits for an operation to end before it lets go.
+			time.Sleep(thinking << min(try, 11))
+			continue
 		}
 		if err != nil {
 			return err
