@@ -30,6 +30,10 @@ var mutants = []mutant{
 	{"operations run beside writes", "replay/flight.go", "return len(p.flying) == 0", "return len(p.flying) < 100"},
 	{"a step that failed counts as applied", "actors/replayer/apply.go",
 		"\tif err != nil {\n\t\treturn nil, err\n\t}\n\treturn applied, nil", "\t_ = err\n\treturn applied, nil"},
+	{"a start of an image that is stopping is lost", "actors/replayer/actor.go",
+		"\t\ta.restart = true\n\t\treturn\n\t}\n\ta.nextAt", "\t}\n\ta.nextAt"},
+	{"replay begins before the sync point", "image/sync/sync.go", "if r.Copied != nil {", "if r.Copied != nil && false {"},
+	{"a copy that begins again keeps what was removed", "image/sync/snapshots.go", "flattened || gone && !resumed)", "flattened)"},
 	{"the planner is never full", "replay/planner.go", "return p.held >= p.cfg.HeldBytes ||", "return"},
 }
 
@@ -54,7 +58,7 @@ func TestMutants(t *testing.T) {
 			}
 			list := filepath.Join(t.TempDir(), "overlay.json")
 			write(t, list, overlay)
-			out, err := exec.Command("go", "test", "-count", "1", "-timeout", "5m", "-overlay", list, "-run", "TestSimulation$", ".", "-seeds", "2000").CombinedOutput()
+			out, err := exec.Command("go", "test", "-count", "1", "-timeout", "20m", "-overlay", list, "-run", "TestSimulation$", ".", "-seeds", "2000").CombinedOutput()
 			found := regexp.MustCompile(`seed (\d+): .*`).FindString(string(out))
 			if err == nil || found == "" {
 				t.Fatalf("no seed misses the guard: %v\n%s", err, out)
