@@ -42,8 +42,8 @@ const (
 	still = 5 * time.Second
 	// recovery is how long an image may need to be replayed again after its owner's death.
 	recovery = time.Minute
-	// silence is how long a worker of a stage may be silent.
-	silence = 3 * time.Second
+	// silence is how long a worker of a stage may be silent: longer than one that works on a busy machine.
+	silence = 8 * time.Second
 )
 
 // newStage starts a daemon and a load and waits until every image replays.
@@ -228,6 +228,12 @@ func (s *stage) inherited(what string, victim int, hit func(guest int) bool) fun
 // nothing else that it was started again: neither another worker, nor an image of one.
 func (s *stage) verdict(what string, victim int, before report.Daemon, is func(report.Cause) bool) {
 	s.Helper()
+	harness.Eventually(s, recovery, func() string {
+		if w := s.ps().Workers[victim]; w.PID == before.Workers[victim].PID || w.State != report.WorkerReady {
+			return fmt.Sprintf("%s: worker %d, process %d, is %s", what, victim, w.PID, w.State)
+		}
+		return ""
+	})
 	s.settle()
 	after := s.ps()
 	was, now := before.Workers[victim], after.Workers[victim]
