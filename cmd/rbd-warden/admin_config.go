@@ -257,7 +257,8 @@ func (a *adminServer) set(ctx context.Context, name, value string) (string, erro
 // inWorkers are the options of ours that only workers go by: a new one takes a new value.
 var inWorkers = map[string]bool{
 	"rbd_warden_bytes_in_flight": true, "rbd_warden_image_bytes_in_flight": true,
-	"rbd_warden_osd_timeout": true, "rbd_warden_mon_timeout": true, "rbd_warden_connect_timeout": true,
+	"rbd_warden_inject_no_budget": true,
+	"rbd_warden_osd_timeout":      true, "rbd_warden_mon_timeout": true, "rbd_warden_connect_timeout": true,
 	"rbd_warden_stall_report": true, "rbd_warden_stall_restart": true, "rbd_warden_stall_grace": true, injectPanic: true,
 }
 

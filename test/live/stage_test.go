@@ -53,6 +53,7 @@ func newStage(t *testing.T, o stageOptions) *stage {
 	pool := harness.NewPool(t, pair, lab.PoolMode)
 	s := &stage{T: t, pair: pair, workers: o.workers, pause: o.pause, flags: append([]string{
 		"--rbd-warden-workers", strconv.Itoa(o.workers), "--rbd-warden-heartbeat-timeout", fmt.Sprint(silence.Seconds()),
+		"--rbd-warden-worker-memory-limit", strconv.Itoa(memoryLimit),
 	}, o.flags...)}
 	s.load = harness.NewLoad(t, pool, harness.LoadOptions{Images: o.images, Size: 2 << 20})
 	s.load.Start(t, o.pause)
@@ -363,7 +364,12 @@ func (s *stage) finish() {
 	for _, g := range s.load.Guests {
 		operations += g.Writer.Operations
 	}
-	s.Logf("%d operations on %d images are on both sites, once each", operations, len(s.load.Guests))
+	if !s.Failed() {
+		s.Logf("%d operations on %d images are on both sites, once each", operations, len(s.load.Guests))
+	}
+	for _, w := range s.ps().Workers {
+		s.Logf("worker %d: %s", w.Index, s.peaks(w))
+	}
 	s.daemon.Stop(s, stopTime)
 }
 
