@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -167,6 +168,15 @@ func (i *Image) AssertEqual(t testing.TB) {
 		if want != got {
 			t.Errorf("contents of %s@%s differ: %+v and %+v", i.Spec(), snap.Name, want, got)
 		}
+	}
+}
+
+// AssertReplica is AssertEqual, and AssertObjectMap of the copy if it has a map.
+func (i *Image) AssertReplica(t testing.TB) {
+	t.Helper()
+	i.AssertEqual(t)
+	if slices.Contains(i.InfoOn(t, i.Secondary()).Features, "object-map") {
+		i.AssertObjectMap(t, i.Secondary())
 	}
 }
 

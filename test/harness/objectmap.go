@@ -1,9 +1,11 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
-	"slices"
 	"testing"
+
+	"github.com/ceph/go-ceph/rados"
 
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/lab"
@@ -24,19 +26,50 @@ func (i *Image) AssertObjectMap(t testing.TB, c *lab.Cluster) {
 	if want := (info.Size + 1<<info.Order - 1) >> info.Order; m.Size() != want {
 		t.Errorf("object map of %s on %s has %d objects, want %d", i.Spec(), c.Name(), m.Size(), want)
 	}
-	existing := i.DataObjects(t, c)
+	existing := i.heads(t, c, info, i.DataObjects(t, c))
 	for n := range m.Size() {
-		state := m.At(n)
-		there := slices.Contains(existing, n)
-		if there { // listed also where only its snapshots' clones are left
-			_, err := Try(c, "rados", append(i.dataPlace(info), "stat", fmt.Sprintf("%s.%016x", info.Prefix, n))...)
-			there = err == nil
-		}
+		state, there := m.At(n), existing[n]
 		mapped := state == rbd.ObjectExists || state == rbd.ObjectExistsClean
 		if state == rbd.ObjectPending || there != mapped {
 			t.Errorf("%s on %s: object %d exists: %v, its map says %s", i.Spec(), c.Name(), n, there, state)
 		}
 	}
+}
+
+// heads tells which of the image's data objects there are: they are listed also where only their snapshots' clones are left.
+func (i *Image) heads(t testing.TB, c *lab.Cluster, info Info, numbers []uint64) map[uint64]bool {
+	t.Helper()
+	conn, err := rados.NewConnWithUser("admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err = conn.ReadConfigFile(c.Conf()); err == nil {
+		err = conn.Connect()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Shutdown()
+	pool := i.Pool.Name
+	if info.DataPool != "" {
+		pool = info.DataPool
+	}
+	ioctx, err := conn.OpenIOContext(pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ioctx.Destroy()
+	ioctx.SetNamespace(i.Pool.Namespace)
+	there := map[uint64]bool{}
+	for _, n := range numbers {
+		switch _, err := ioctx.Stat(fmt.Sprintf("%s.%016x", info.Prefix, n)); {
+		case err == nil:
+			there[n] = true
+		case !errors.Is(err, rados.ErrNotFound):
+			t.Fatal(err)
+		}
+	}
+	return there
 }
 
 // AssertObjectMapCheck runs rbd object-map check, which a primary image allows, on the head and all snapshots.

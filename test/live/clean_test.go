@@ -65,7 +65,7 @@ func TestSIGTERMEndsCleanly(t *testing.T) {
 	next := harness.StartDaemon(t, pair.Secondary, harness.Ours(t))
 	for _, image := range images {
 		image.WaitReplayed(t)
-		image.AssertEqual(t)
+		image.AssertReplica(t)
 	}
 	next.Stop(t, stopTime)
 }
@@ -80,7 +80,7 @@ func TestImageModeMirrorsTheEnabledImagesOnly(t *testing.T) {
 	harness.Run(t, pair.Primary, "rbd", "mirror", "image", "enable", chosen.Spec(), "journal")
 	chosen.Bench(t, "rand", "16K", "2M")
 	chosen.WaitReplayed(t)
-	chosen.AssertEqual(t)
+	chosen.AssertReplica(t)
 	if got := harness.Run(t, pair.Secondary, "rbd", "ls", pool.Name); got != "chosen\n" {
 		t.Errorf("the secondary has %q, want the enabled image only", got)
 	}

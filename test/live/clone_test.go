@@ -132,6 +132,7 @@ func TestClonesAreMirrored(t *testing.T) {
 		f.assertEqual(old1, far)
 		far.AssertObjectMap(t, pair.Secondary)
 	})
+	t.Run("removed before its clone", func(t *testing.T) { outlived(t, pool) })
 	t.Run("removed", func(t *testing.T) {
 		f.t = t
 		for _, image := range f.images[1:] {
@@ -156,6 +157,42 @@ func TestClonesAreMirrored(t *testing.T) {
 			return ""
 		})
 	})
+}
+
+// outlived removes a parent before its clone: rbd puts it into the trash then (USER_PARENT), and removes it with the clone.
+// Its copy does the same as one of mirroring's.
+func outlived(t *testing.T, pool *harness.Pool) {
+	primary := pool.Pair.Primary
+	parent := pool.Create(t, "outlived", harness.ImageOptions{SizeMiB: 8})
+	parent.Bench(t, "rand", "16K", "512K")
+	parent.Snapshot(t, "snap")
+	heir := &harness.Image{Pool: pool, Name: "heir"}
+	harness.Run(t, primary, "rbd", "clone", "--rbd-default-clone-format", "2", "--image-feature", harness.Features,
+		parent.Spec()+"@snap", heir.Spec())
+	parent.WaitReplayed(t)
+	heir.WaitReplayed(t)
+	harness.Run(t, primary, "rbd", "snap", "rm", "--no-progress", parent.Spec()+"@snap")
+	harness.Run(t, primary, "rbd", "rm", "--no-progress", "--rbd-move-parent-to-trash-on-remove=true", parent.Spec())
+	inTrash := func(c *lab.Cluster) string {
+		return strings.TrimSpace(harness.Run(t, c, "rbd", "trash", "ls", "--all", "--long", pool.Name))
+	}
+	if got := inTrash(primary); !strings.Contains(got, "USER_PARENT") {
+		t.Errorf("in the primary's trash: %s", got)
+	}
+	waitTrash(t, parent, 1)
+	heir.Bench(t, "rand", "4K", "256K") // copies up what it has of the parent
+	heir.WaitReplayed(t)
+	heir.AssertReplica(t)
+	harness.Run(t, primary, "rbd", "rm", "--no-progress", heir.Spec())
+	waitGone(t, heir)
+	for _, c := range []*lab.Cluster{primary, pool.Pair.Secondary} {
+		harness.Eventually(t, harness.Patience, func() string {
+			if left := inTrash(c); strings.Contains(left, "outlived") {
+				return fmt.Sprintf("the trash of %s has %q", c.Name(), left)
+			}
+			return ""
+		})
+	}
 }
 
 // remove removes an image with its snapshots on the primary.

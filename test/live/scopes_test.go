@@ -57,7 +57,7 @@ func namespaces(t *testing.T, pair *lab.Pair) {
 		image.WaitState(t, "up+replaying")
 		image.Bench(t, "rand", "16K", "512K")
 		image.WaitReplayed(t)
-		image.AssertEqual(t)
+		image.AssertReplica(t)
 	}
 	if got := harness.Run(t, pair.Secondary, "rbd", "ls", pool.Name+"/three"); got != "" {
 		t.Errorf("images of a namespace that is not mirrored: %q", got)
@@ -72,7 +72,7 @@ func namespaces(t *testing.T, pair *lab.Pair) {
 	})
 	for _, image := range images {
 		if image.Pool.Namespace != "one" {
-			image.AssertEqual(t)
+			image.AssertReplica(t)
 		}
 	}
 }
@@ -115,7 +115,7 @@ func sendingPeer(t *testing.T, pair *lab.Pair) {
 	}
 	harness.Run(t, pair.Secondary, "rbd", "mirror", "pool", "peer", "set", pool.Name, peer, "direction", "rx-only")
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 
 	harness.Run(t, pair.Secondary, "rbd", "mirror", "pool", "peer", "set", pool.Name, peer, "direction", "tx-only")
 	waitNotReplaying(t, image)
@@ -151,7 +151,7 @@ func peerReplaced(t *testing.T, pair *lab.Pair) {
 		t.Fatal("the peer has the same uuid as before")
 	}
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 	if now := image.InfoOn(t, pair.Secondary).ID; now != id {
 		t.Errorf("the copy was made anew: %s, before %s", now, id)
 	}
@@ -191,7 +191,7 @@ func poolMode(t *testing.T, pair *lab.Pair) {
 		t.Helper()
 		image.Bench(t, "rand", "16K", "512K")
 		image.WaitReplayed(t)
-		image.AssertEqual(t)
+		image.AssertReplica(t)
 	}
 	back()
 	harness.Run(t, pair.Primary, "rbd", "feature", "disable", image.Spec(), "journaling")
@@ -226,5 +226,5 @@ func copyDisabled(t *testing.T, pair *lab.Pair) {
 	waitNameTaken(t, image)
 	harness.Run(t, pair.Secondary, "rbd", "rename", image.Spec(), pool.Name+"/kept")
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 }
