@@ -245,7 +245,18 @@ func (i *Image) dataPlace(info Info) []string {
 // DataObjects lists the image's data objects on a cluster by number.
 func (i *Image) DataObjects(t testing.TB, c *lab.Cluster) []uint64 {
 	t.Helper()
-	info := i.InfoOn(t, c)
+	return i.dataObjects(t, c, i.InfoOn(t, c))
+}
+
+// Remains counts the data objects that there are on a cluster of a former image, whose properties were these. What OSDs have
+// not trimmed yet of its snapshots does not count.
+func (i *Image) Remains(t testing.TB, c *lab.Cluster, former Info) int {
+	t.Helper()
+	return len(i.heads(t, c, former, i.dataObjects(t, c, former)))
+}
+
+func (i *Image) dataObjects(t testing.TB, c *lab.Cluster, info Info) []uint64 {
+	t.Helper()
 	var numbers []uint64
 	for line := range strings.Lines(Run(t, c, "rados", append(i.dataPlace(info), "ls")...)) {
 		var n uint64

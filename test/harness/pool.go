@@ -3,7 +3,6 @@ package harness
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -65,16 +64,4 @@ func NewPool(t testing.TB, pair *lab.Pair, mode lab.MirrorMode) *Pool {
 		}
 	})
 	return p
-}
-
-// CountObjects counts the objects of a pool whose names begin so, in all its namespaces.
-func CountObjects(t testing.TB, c *lab.Cluster, pool, prefix string) (n int) {
-	t.Helper()
-	for line := range strings.Lines(Run(t, c, "rados", "--pool", pool, "--all", "ls")) {
-		_, name, _ := strings.Cut(strings.TrimRight(line, "\n"), "\t") // behind the namespace
-		if strings.HasPrefix(name, prefix) {
-			n++
-		}
-	}
-	return n
 }

@@ -4,6 +4,7 @@ package live
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/rbdwarden/rbdwarden/lab"
@@ -25,7 +26,7 @@ func TestResyncInFullKilled(t *testing.T) {
 	}
 	daemon := start()
 	image.WaitReplayed(t)
-	before := image.InfoOn(t, pair.Secondary).ID
+	before := image.InfoOn(t, pair.Secondary)
 	resync := func() (complaints string) {
 		if harness.TestsUpstream() {
 			_, err := harness.Try(pair.Secondary, "rbd", "mirror", "image", "resync", image.Spec())
@@ -55,7 +56,7 @@ func TestResyncInFullKilled(t *testing.T) {
 	image.WaitReplayed(t)
 	image.AssertEqual(t)
 	image.AssertObjectMap(t, pair.Secondary)
-	if now := image.InfoOn(t, pair.Secondary).ID; now == before {
+	if now := image.InfoOn(t, pair.Secondary).ID; now == before.ID {
 		t.Errorf("the copy %s was kept", now)
 	}
 	waitTrash(t, image, 0)
@@ -65,12 +66,13 @@ func TestResyncInFullKilled(t *testing.T) {
 	if clients := image.JournalOn(t, pair.Primary).Clients; len(clients) != 2 {
 		t.Errorf("clients of the primary's journal: %v", clients)
 	}
-	harness.Eventually(t, harness.Patience, func() string { // OSDs take their time to trim what snapshots had
-		for _, object := range []string{"rbd_header.", "journal.", "rbd_data."} {
-			if n := harness.CountObjects(t, pair.Secondary, pool.Name, object+before); n > 0 {
-				return fmt.Sprintf("%d objects %s... are left of the old copy", n, object+before)
-			}
+	if n := image.Remains(t, pair.Secondary, before); n > 0 {
+		t.Errorf("%d data objects are left of the old copy %s", n, before.ID)
+	}
+	objects := harness.Run(t, pair.Secondary, "rados", "--pool", pool.Name, "ls")
+	for _, object := range []string{"rbd_header." + before.ID, "journal." + before.ID, "rbd_object_map." + before.ID} {
+		if strings.Contains(objects, object) {
+			t.Errorf("%s is left of the old copy", object)
 		}
-		return ""
-	})
+	}
 }
