@@ -151,7 +151,7 @@ func TestAdminSocketMirrorCommands(t *testing.T) {
 	d.AdminDo(t, "rbd mirror flush "+one.Spec())
 	d.AdminDo(t, "rbd mirror start "+one.Spec())
 	one.WaitReplayed(t)
-	one.AssertEqual(t)
+	one.AssertReplica(t)
 
 	// The pool stopped: also what is new.
 	d.AdminDo(t, "rbd mirror stop "+pool.Name+" "+site)
@@ -176,7 +176,7 @@ func TestAdminSocketMirrorCommands(t *testing.T) {
 	d.AdminDo(t, "rbd mirror start "+pool.Name+" "+site)
 	for _, image := range []*harness.Image{one, other, late} {
 		image.WaitReplayed(t)
-		image.AssertEqual(t)
+		image.AssertReplica(t)
 	}
 	d.AdminDo(t, "rbd mirror stop")
 	late.WaitState(t, "up+stopped", "stopped")

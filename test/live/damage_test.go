@@ -89,14 +89,14 @@ func TestDamagedJournalStopsItsImageOnly(t *testing.T) {
 	}
 	healthy.Bench(t, "rand", "4K", "256K")
 	healthy.WaitReplayed(t)
-	healthy.AssertEqual(t)
+	healthy.AssertReplica(t)
 
 	for _, injury := range injuries {
 		injury.image.WriteObject(t, pair.Primary, injury.entry.Object, injury.before)
 	}
 	for _, image := range images {
 		image.WaitReplayed(t)
-		image.AssertEqual(t)
+		image.AssertReplica(t)
 	}
 	daemon.Stop(t, stopTime)
 }

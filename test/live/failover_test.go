@@ -50,20 +50,20 @@ func TestOrderlyFailoverAndBack(t *testing.T) {
 	if !image.InfoOn(t, pair.Secondary).Mirroring.Primary {
 		t.Fatal("the promoted image is not primary")
 	}
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 	image.AssertObjectMapCheck(t, pair.Secondary)
 
 	moved := reversed(image)
 	moved.Bench(t, "rand", "4K", "1M")
 	moved.Snapshot(t, "there")
 	moved.WaitReplayed(t)
-	moved.AssertEqual(t)
+	moved.AssertReplica(t)
 
 	demote(t, pair.Secondary, image)
 	promote(t, pair.Primary, image)
 	image.Bench(t, "rand", "4K", "1M")
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 	if id := image.InfoOn(t, pair.Secondary).ID; id != localID {
 		t.Errorf("the secondary's image was made anew: %s, before %s", id, localID)
 	}
@@ -120,7 +120,7 @@ func TestMirroringGoesOnWhenThePrimarySiteComesBack(t *testing.T) {
 	resume(t, pair.Primary)
 	image.Bench(t, "rand", "16K", "1M")
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 	daemon.Stop(t, stopTime)
 }
 
@@ -147,7 +147,7 @@ func TestFailbackWithADaemonThatStartsAfterTheFailover(t *testing.T) {
 	moved.WaitReplayed(t)
 	moved.Bench(t, "rand", "16K", "1M")
 	moved.WaitReplayed(t)
-	moved.AssertEqual(t)
+	moved.AssertReplica(t)
 }
 
 // reversed is the image seen from where it moved to: born on the secondary, mirrored to the primary.

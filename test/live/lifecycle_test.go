@@ -111,7 +111,7 @@ func removedAndCreatedAnew(t *testing.T, image *harness.Image) {
 	harness.Run(t, image.Primary(), "rbd", "snap", "purge", "--no-progress", image.Spec())
 	harness.Run(t, image.Primary(), "rbd", "rm", "--no-progress", image.Spec())
 	born(t, image, "rbd_mirroring_delete_delay=8")
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 	if id := image.InfoOn(t, image.Secondary()).ID; id == old {
 		t.Errorf("the new image has the old copy's id %s", id)
 	}
@@ -119,7 +119,7 @@ func removedAndCreatedAnew(t *testing.T, image *harness.Image) {
 	if left := harness.Run(t, image.Secondary(), "rados", "-p", image.Pool.Name, "ls"); strings.Contains(left, old) {
 		t.Errorf("objects of the old copy are left:\n%s", left)
 	}
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 }
 
 // restoredFromTheTrash disables an image, and restores the local copy from the trash: it is an image like others then.
@@ -137,7 +137,7 @@ func restoredFromTheTrash(t *testing.T, image *harness.Image) {
 	// Enabled again, the primary is mirrored again: as a new copy beside the restored one.
 	harness.Run(t, image.Primary(), "rbd", "mirror", "image", "enable", image.Spec(), "journal")
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 	if id := again.InfoOn(t, image.Secondary()).ID; id != entry.ID {
 		t.Errorf("the restored image is %s now, was %s", id, entry.ID)
 	}
@@ -153,7 +153,7 @@ func resynced(t *testing.T, image *harness.Image) {
 	}
 	image.Bench(t, "rand", "16K", "1M")
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 }
 
 // delayed sets a delay: nothing is applied before its time, and the status says how far behind the copy is, and why.
@@ -182,7 +182,7 @@ func delayed(t *testing.T, image *harness.Image) {
 		}
 	}
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 }
 
 // promotedWhileDelayed promotes an image by force while entries wait. It does not wait for them, and they are not
@@ -230,7 +230,7 @@ func disconnected(t *testing.T, image *harness.Image) {
 	image.WaitState(t, "up+error", "disconnected")
 	harness.Run(t, image.Secondary(), "rbd", "mirror", "image", "resync", image.Spec())
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 }
 
 // disconnectedWithResync: the copy is made right by itself.
@@ -239,7 +239,7 @@ func disconnectedWithResync(t *testing.T, image *harness.Image) {
 	disconnect(t, image)
 	image.Bench(t, "rand", "16K", "512K")
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 }
 
 // renamed renames the image on the primary, first to a free name, then to one that another local image has.
@@ -268,7 +268,7 @@ func renamed(t *testing.T, image *harness.Image) {
 	})
 	harness.Run(t, image.Secondary(), "rbd", "rm", "--no-progress", image.Spec())
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 }
 
 // nameTaken: a local image that has nothing to do with mirroring has the name.
@@ -280,7 +280,7 @@ func nameTaken(t *testing.T, image *harness.Image) {
 	waitNameTaken(t, image)
 	harness.Run(t, image.Secondary(), "rbd", "rm", "--no-progress", image.Spec())
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 }
 
 // waitNameTaken waits until the mirror says that the image's name belongs to another. The local image of that name is
@@ -316,7 +316,7 @@ func splitBrain(t *testing.T, image *harness.Image) {
 	}
 	harness.Run(t, image.Secondary(), "rbd", "mirror", "image", "resync", image.Spec())
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 }
 
 // demotedOnBothSides leaves the image without a primary, then promotes it where it was primary before.
@@ -327,7 +327,7 @@ func demotedOnBothSides(t *testing.T, image *harness.Image) {
 	image.WaitStateOn(t, image.Primary(), "up+unknown", "not primary")
 	// A resync has nothing to copy: the copy stays, and so does the request.
 	harness.Run(t, image.Secondary(), "rbd", "mirror", "image", "resync", image.Spec())
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 	promote(t, image.Primary(), image)
 	image.Bench(t, "rand", "16K", "512K")
 	harness.Eventually(t, harness.Patience, func() string {
@@ -337,7 +337,7 @@ func demotedOnBothSides(t *testing.T, image *harness.Image) {
 		return ""
 	})
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 	id := image.InfoOn(t, image.Secondary()).ID
 
 	demote(t, image.Primary(), image)
@@ -345,7 +345,7 @@ func demotedOnBothSides(t *testing.T, image *harness.Image) {
 	promote(t, image.Primary(), image)
 	image.Bench(t, "rand", "16K", "512K")
 	image.WaitReplayed(t)
-	image.AssertEqual(t)
+	image.AssertReplica(t)
 	if now := image.InfoOn(t, image.Secondary()).ID; now != id {
 		t.Errorf("the copy was made anew: %s, before %s", now, id)
 	}
@@ -357,7 +357,7 @@ func bothWays(t *testing.T, image *harness.Image) {
 	born(t, turned)
 	turned.Bench(t, "rand", "16K", "512K")
 	turned.WaitReplayed(t)
-	turned.AssertEqual(t)
+	turned.AssertReplica(t)
 }
 
 // failoverAndBack changes the primary to and fro, in good order, with writes between. Nothing is copied anew.
@@ -375,7 +375,7 @@ func failoverAndBack(t *testing.T, image *harness.Image, rounds int) {
 		here.Bench(t, "rand", "16K", "512K")
 		here.Snapshot(t, fmt.Sprintf("round-%d", round))
 		here.WaitReplayed(t)
-		here.AssertEqual(t)
+		here.AssertReplica(t)
 		if t.Failed() {
 			t.Fatalf("in round %d", round)
 		}
@@ -412,7 +412,7 @@ func outlivesTheDaemon(t *testing.T, pool *harness.Pool, daemon *harness.Daemon)
 	lags.WaitState(t, "up+error", "disconnected")
 	waitTrash(t, goes, 0)
 	stays.WaitReplayed(t)
-	stays.AssertEqual(t)
+	stays.AssertReplica(t)
 	if stays.ResyncRequested(t, stays.Secondary()) {
 		t.Error("the resync that was asked for while no daemon ran was forgotten")
 	}
