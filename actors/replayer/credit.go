@@ -127,7 +127,7 @@ func (p *performer) syncLimits() imagesync.Limits {
 func (p *performer) applyLimits() image.Limits {
 	l := p.Limits
 	if p.NewApplyCredit != nil {
-		l.Credit = p.NewApplyCredit()
+		l.Credit = p.patiently(p.NewApplyCredit())
 	}
 	return l
 }

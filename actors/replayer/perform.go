@@ -85,6 +85,7 @@ type performer struct {
 	tailer       *journal.Tailer
 	held         holdBack
 	credit       Credit // of the worker's budget; nil: there is none
+	waiting      atomic.Int32
 	handed       handed
 	ear          atomic.Pointer[journal.Tailer] // tailer, for Heard
 	readErr      error                          // met behind entries that were delivered; the next read's result
@@ -101,7 +102,7 @@ func NewPerformer(r Resources, notify func(core.Msg)) Performer {
 	r.Local.IO, r.Remote.IO = pulsing{r.Local.IO}, pulsing{r.Remote.IO}
 	p := &performer{Resources: r, notify: notify}
 	if r.NewCredit != nil {
-		p.credit = r.NewCredit()
+		p.credit = p.patiently(r.NewCredit())
 	}
 	return p
 }
