@@ -67,6 +67,36 @@ func (s *stage) burst() {
 	s.told([]string{fmt.Sprintf("OOM kill by the limit of its own memory group (%d bytes)", memoryLimit)}, s.inherited(what, victim, hit))
 }
 
+// flood lets ten times the budget of a worker wait in the journal of every image, all at once, and sees each worker take
+// that in within its limit.
+func (s *stage) flood() {
+	s.Helper()
+	s.settle()
+	before := s.ps()
+	for _, w := range before.Workers {
+		if w.Budget == nil || w.Budget.Full != before.Workers[0].Budget.Full {
+			s.Fatalf("worker %d has another budget: %+v", w.Index, w.Budget)
+		}
+	}
+	each := 10 * int(before.Workers[0].Budget.Full)
+	s.hoard(s.load.Guests, each)
+	s.load.Hold()
+	began := time.Now()
+	s.release(s.load.Guests)
+	s.commits.WaitCaughtUp(s, harness.Patience+time.Duration(len(s.load.Guests))*10*time.Second) // so little fits at a time
+	s.Logf("%d MiB in each of %d journals were replayed within %.1f s", each>>20, len(s.load.Guests), time.Since(began).Seconds())
+	for i, w := range s.ps().Workers {
+		s.Logf("worker %d: %s, %d MiB in flight at most, of %d", i, s.peaks(w), w.Budget.Peak>>20, w.Budget.Full>>20)
+		if was := before.Workers[i]; w.PID != was.PID || w.Restarts != was.Restarts {
+			s.Errorf("worker %d was process %d and is process %d: %v", i, was.PID, w.PID, w.LastCause)
+		}
+		if rss := harness.PeakRSS(w.PID); rss == 0 || rss >= memoryLimit || w.Memory.Peak >= memoryLimit {
+			s.Errorf("worker %d: %s", i, s.peaks(w))
+		}
+	}
+	s.load.Start(s, s.pause)
+}
+
 // peaks is the most memory that a worker has had since it was started.
 func (s *stage) peaks(w report.Worker) string {
 	return fmt.Sprintf("at most %d MiB of %d resident, %d charged to its cgroup", harness.PeakRSS(w.PID)>>20, memoryLimit>>20, w.Memory.Peak>>20)
