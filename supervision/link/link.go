@@ -6,6 +6,7 @@ package link
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,7 +30,23 @@ const SendTimeout = 5 * time.Second
 type Conn struct {
 	conn   net.Conn
 	reader *bufio.Reader
-	mu     sync.Mutex // one Send at a time
+	mu     sync.Mutex // one Send at a time, and guards what follows
+	// patient: see Patient. rest is of a message that is partly out.
+	patient bool
+	rest    []byte
+	clogged bool // the last message did not get out in time
+}
+
+// clogTimeout bounds a Send to a peer that was silent for SendTimeout already.
+const clogTimeout = 50 * time.Millisecond
+
+// Patient has Send bear a peer that reads nothing, as a process that is stopped: a message
+// that does not get out in time is lost, and the link stays. It is for a side whose end
+// must not depend on whether the other one gets on.
+func (c *Conn) Patient() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.patient = true
 }
 
 // Pair makes a link. theirs is for a child process to inherit; the caller closes it
@@ -62,7 +79,8 @@ func Open(fd uintptr) (*Conn, error) {
 	return &Conn{conn: c, reader: bufio.NewReader(c)}, nil
 }
 
-// Send sends a message. After an error the link is broken.
+// Send sends a message. After an error the link is broken, or, if it is Patient and the
+// error is os.ErrDeadlineExceeded, the message is lost.
 func (c *Conn) Send(m proto.Message) error {
 	body, err := proto.Marshal(m)
 	if err != nil {
@@ -75,15 +93,38 @@ func (c *Conn) Send(m proto.Message) error {
 	frame = append(frame, body...)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.conn.SetWriteDeadline(time.Now().Add(SendTimeout)); err != nil {
+	timeout := SendTimeout
+	if c.clogged {
+		timeout = clogTimeout // whoever sends must not wait for long again
+	}
+	if err := c.conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
-	if _, err := c.conn.Write(frame); err != nil {
-		// A part of the frame may be out, so nothing can follow it.
-		c.conn.Close()
-		return err
+	if len(c.rest) > 0 {
+		n, err := c.conn.Write(c.rest)
+		if c.rest = c.rest[n:]; err != nil {
+			return c.unsent(err)
+		}
 	}
+	n, err := c.conn.Write(frame)
+	if err != nil {
+		if n > 0 {
+			c.rest = frame[n:] // nothing can follow the part that is out but this
+		}
+		return c.unsent(err)
+	}
+	c.clogged = false
 	return nil
+}
+
+// unsent decides what becomes of the link when a message did not get out.
+func (c *Conn) unsent(err error) error {
+	if c.patient && errors.Is(err, os.ErrDeadlineExceeded) {
+		c.clogged = true
+		return err
+	}
+	c.conn.Close()
+	return err
 }
 
 // Receive waits for the next message and decodes it into m. io.EOF: the other side is

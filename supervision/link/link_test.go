@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -118,5 +120,60 @@ func TestOpenRefusesWhatIsNoLink(t *testing.T) {
 	}
 	if _, err := Open(9999); err == nil {
 		t.Error("took a closed descriptor for a link")
+	}
+}
+
+// A patient side bears a peer that is stopped: what does not get out is lost, what is partly
+// out is completed, and once the peer reads again everything arrives.
+func TestAPatientSideBearsASilentPeer(t *testing.T) {
+	a, b := pair(t)
+	a.Patient()
+	big := bytes.Repeat([]byte("0123456789"), 1<<20) // more than a socket holds
+	sent := 0
+	for _, size := range []int{10, len(big), 20, 30} {
+		switch err := a.Send(start(big[:size])); {
+		case err == nil:
+			sent++
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			t.Fatal(err)
+		}
+	}
+	if sent != 1 {
+		t.Fatalf("%d messages got out: the peer was not silent", sent)
+	}
+	received := make(chan int, 3)
+	go func() {
+		defer close(received)
+		for range 3 {
+			m := &controlv1.ToWorker{}
+			if err := b.Receive(m); err != nil {
+				t.Error(err)
+				return
+			}
+			if got := m.GetStart().ConfigJson; !bytes.Equal(got, big[:len(got)]) {
+				t.Errorf("a message of %d bytes is damaged", len(got))
+			}
+			received <- len(m.GetStart().ConfigJson)
+		}
+	}()
+	for a.Send(start(big[:40])) != nil { // the rest may take longer than a message to a clogged link may
+	}
+	var sizes []int
+	for n := range received {
+		sizes = append(sizes, n)
+	}
+	if want := []int{10, len(big), 40}; !slices.Equal(sizes, want) {
+		t.Errorf("messages of %v bytes, want %v", sizes, want)
+	}
+}
+
+// Any other side gives up a peer that does not read.
+func TestASilentPeerEndsTheLink(t *testing.T) {
+	a, _ := pair(t)
+	if err := a.Send(start(make([]byte, 16<<20))); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if err := a.Send(start(nil)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%v, want a closed link", err)
 	}
 }

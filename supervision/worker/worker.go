@@ -89,6 +89,7 @@ func Attach() (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	conn.Patient() // a daemon that is stopped is not gone, and our images need it for nothing
 	m := &controlv1.ToWorker{}
 	if err := conn.Receive(m); err != nil {
 		return nil, fmt.Errorf("receive configuration: %w", err)
