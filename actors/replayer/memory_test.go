@@ -534,23 +534,25 @@ func TestReplayEndsWhenMirroringIsDisabled(t *testing.T) {
 // A start that comes while the image is still stopping is not lost.
 func TestStartOfAStoppingImage(t *testing.T) {
 	t.Parallel()
-	for _, command := range []messages.ToImage{messages.StartImage{}, messages.PauseImage{Reason: "by a test"}} {
-		s := newScene(t, 3, false)
-		s.happen()
-		w := s.start()
-		s.caughtUp(w)
-		tell := func(m messages.ToImage) {
-			w.system.Root.Send(w.pool, messages.ToImageNamed{GlobalID: globalID, Message: m})
+	inBubble(t, func(t *testing.T) {
+		for _, command := range []messages.ToImage{messages.StartImage{}, messages.PauseImage{Reason: "by a test"}} {
+			s := newScene(t, 3, false)
+			s.happen()
+			w := s.start()
+			s.caughtUp(w)
+			tell := func(m messages.ToImage) {
+				w.system.Root.Send(w.pool, messages.ToImageNamed{GlobalID: globalID, Message: m})
+			}
+			tell(messages.StopImage{Reason: "by a test"})
+			tell(command)
+			if _, pauses := command.(messages.PauseImage); pauses {
+				s.until("it is paused", func() bool { return w.said().Step == core.Paused.String() })
+				tell(messages.StartImage{})
+			}
+			s.happen()
+			s.caughtUp(w)
+			s.stop(w)
+			s.equal()
 		}
-		tell(messages.StopImage{Reason: "by a test"})
-		tell(command)
-		if _, pauses := command.(messages.PauseImage); pauses {
-			s.until("it is paused", func() bool { return w.said().Step == core.Paused.String() })
-			tell(messages.StartImage{})
-		}
-		s.happen()
-		s.caughtUp(w)
-		s.stop(w)
-		s.equal()
-	}
+	})
 }
