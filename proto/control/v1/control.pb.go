@@ -90,6 +90,112 @@ func (Verb) EnumDescriptor() ([]byte, []int) {
 	return file_control_v1_control_proto_rawDescGZIP(), []int{0}
 }
 
+// NodeVerb is what workers are to do. Each may be given again and again.
+type NodeVerb int32
+
+const (
+	NodeVerb_NODE_VERB_UNSPECIFIED NodeVerb = 0
+	NodeVerb_NODE_VERB_SHOW        NodeVerb = 1 // nothing: only answer
+	NodeVerb_NODE_VERB_DRAIN       NodeVerb = 2 // give the images away, and take none
+	NodeVerb_NODE_VERB_UNDRAIN     NodeVerb = 3 // take images again
+)
+
+// Enum value maps for NodeVerb.
+var (
+	NodeVerb_name = map[int32]string{
+		0: "NODE_VERB_UNSPECIFIED",
+		1: "NODE_VERB_SHOW",
+		2: "NODE_VERB_DRAIN",
+		3: "NODE_VERB_UNDRAIN",
+	}
+	NodeVerb_value = map[string]int32{
+		"NODE_VERB_UNSPECIFIED": 0,
+		"NODE_VERB_SHOW":        1,
+		"NODE_VERB_DRAIN":       2,
+		"NODE_VERB_UNDRAIN":     3,
+	}
+)
+
+func (x NodeVerb) Enum() *NodeVerb {
+	p := new(NodeVerb)
+	*p = x
+	return p
+}
+
+func (x NodeVerb) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NodeVerb) Descriptor() protoreflect.EnumDescriptor {
+	return file_control_v1_control_proto_enumTypes[1].Descriptor()
+}
+
+func (NodeVerb) Type() protoreflect.EnumType {
+	return &file_control_v1_control_proto_enumTypes[1]
+}
+
+func (x NodeVerb) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NodeVerb.Descriptor instead.
+func (NodeVerb) EnumDescriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{1}
+}
+
+// LimitVerb is what to do with limits.
+type LimitVerb int32
+
+const (
+	LimitVerb_LIMIT_VERB_UNSPECIFIED LimitVerb = 0
+	LimitVerb_LIMIT_VERB_SHOW        LimitVerb = 1
+	LimitVerb_LIMIT_VERB_SET         LimitVerb = 2 // instead of what an option says
+	LimitVerb_LIMIT_VERB_CLEAR       LimitVerb = 3 // go by the options again
+)
+
+// Enum value maps for LimitVerb.
+var (
+	LimitVerb_name = map[int32]string{
+		0: "LIMIT_VERB_UNSPECIFIED",
+		1: "LIMIT_VERB_SHOW",
+		2: "LIMIT_VERB_SET",
+		3: "LIMIT_VERB_CLEAR",
+	}
+	LimitVerb_value = map[string]int32{
+		"LIMIT_VERB_UNSPECIFIED": 0,
+		"LIMIT_VERB_SHOW":        1,
+		"LIMIT_VERB_SET":         2,
+		"LIMIT_VERB_CLEAR":       3,
+	}
+)
+
+func (x LimitVerb) Enum() *LimitVerb {
+	p := new(LimitVerb)
+	*p = x
+	return p
+}
+
+func (x LimitVerb) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LimitVerb) Descriptor() protoreflect.EnumDescriptor {
+	return file_control_v1_control_proto_enumTypes[2].Descriptor()
+}
+
+func (LimitVerb) Type() protoreflect.EnumType {
+	return &file_control_v1_control_proto_enumTypes[2]
+}
+
+func (x LimitVerb) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LimitVerb.Descriptor instead.
+func (LimitVerb) EnumDescriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
 type TraceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"` // an image
@@ -246,6 +352,7 @@ type CommandRequest struct {
 	Target        *Target                `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
 	Words         string                 `protobuf:"bytes,3,opt,name=words,proto3" json:"words,omitempty"`                                    // for the status of what is stopped or paused: by whom
 	TimeoutNanos  int64                  `protobuf:"varint,4,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"` // how long to wait for the effect; 0: not at all
+	HereOnly      bool                   `protobuf:"varint,5,opt,name=here_only,json=hereOnly,proto3" json:"here_only,omitempty"`             // for images of this daemon only. An image that others run is noted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -306,6 +413,13 @@ func (x *CommandRequest) GetTimeoutNanos() int64 {
 		return x.TimeoutNanos
 	}
 	return 0
+}
+
+func (x *CommandRequest) GetHereOnly() bool {
+	if x != nil {
+		return x.HereOnly
+	}
+	return false
 }
 
 // CommandReply is what became of a command.
@@ -377,6 +491,7 @@ type Outcome struct {
 	Worker        uint32                 `protobuf:"varint,3,opt,name=worker,proto3" json:"worker,omitempty"` // that runs it, unless nobody does
 	Code          int32                  `protobuf:"varint,4,opt,name=code,proto3" json:"code,omitempty"`     // 0: the command has had its effect. EAGAIN: not yet
 	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`      // as in "was replaying, stopped"
+	Daemon        string                 `protobuf:"bytes,6,opt,name=daemon,proto3" json:"daemon,omitempty"`  // that runs it, if it is not the one that was asked: "HOST, pid PID"
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -442,6 +557,13 @@ func (x *Outcome) GetCode() int32 {
 func (x *Outcome) GetText() string {
 	if x != nil {
 		return x.Text
+	}
+	return ""
+}
+
+func (x *Outcome) GetDaemon() string {
+	if x != nil {
+		return x.Daemon
 	}
 	return ""
 }
@@ -559,6 +681,440 @@ func (x *WorkerRestarted) GetText() string {
 	return ""
 }
 
+type MoveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`                                  // an image
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`                                          // a member's id, or a daemon: HOST, PID, HOST/PID, HOST/PID/WORKER; "any": ends a pin
+	TimeoutNanos  int64                  `protobuf:"varint,3,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"` // how long to wait until it replays there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveRequest) Reset() {
+	*x = MoveRequest{}
+	mi := &file_control_v1_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveRequest) ProtoMessage() {}
+
+func (x *MoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
+func (*MoveRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *MoveRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *MoveRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *MoveRequest) GetTimeoutNanos() int64 {
+	if x != nil {
+		return x.TimeoutNanos
+	}
+	return 0
+}
+
+type NodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Verb          NodeVerb               `protobuf:"varint,1,opt,name=verb,proto3,enum=rbdwarden.control.v1.NodeVerb" json:"verb,omitempty"`
+	Workers       []uint32               `protobuf:"varint,2,rep,packed,name=workers,proto3" json:"workers,omitempty"` // their indexes; none: all
+	Daemon        string                 `protobuf:"bytes,3,opt,name=daemon,proto3" json:"daemon,omitempty"`           // HOST, PID or HOST/PID; "": the one that is asked
+	Words         string                 `protobuf:"bytes,4,opt,name=words,proto3" json:"words,omitempty"`             // for the status: by whom
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRequest) Reset() {
+	*x = NodeRequest{}
+	mi := &file_control_v1_control_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRequest) ProtoMessage() {}
+
+func (x *NodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRequest.ProtoReflect.Descriptor instead.
+func (*NodeRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *NodeRequest) GetVerb() NodeVerb {
+	if x != nil {
+		return x.Verb
+	}
+	return NodeVerb_NODE_VERB_UNSPECIFIED
+}
+
+func (x *NodeRequest) GetWorkers() []uint32 {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+func (x *NodeRequest) GetDaemon() string {
+	if x != nil {
+		return x.Daemon
+	}
+	return ""
+}
+
+func (x *NodeRequest) GetWords() string {
+	if x != nil {
+		return x.Words
+	}
+	return ""
+}
+
+// NodeReply is what became of it.
+type NodeReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`        // 0, or a positive errno: it was refused, and did nothing
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`         // why
+	Daemon        string                 `protobuf:"bytes,3,opt,name=daemon,proto3" json:"daemon,omitempty"`     // whose workers they are: "HOST, pid PID"
+	Outcomes      []*NodeOutcome         `protobuf:"bytes,4,rep,name=outcomes,proto3" json:"outcomes,omitempty"` // one for each worker that it was for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeReply) Reset() {
+	*x = NodeReply{}
+	mi := &file_control_v1_control_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeReply) ProtoMessage() {}
+
+func (x *NodeReply) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeReply.ProtoReflect.Descriptor instead.
+func (*NodeReply) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *NodeReply) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *NodeReply) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *NodeReply) GetDaemon() string {
+	if x != nil {
+		return x.Daemon
+	}
+	return ""
+}
+
+func (x *NodeReply) GetOutcomes() []*NodeOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+// NodeOutcome tells of one worker.
+type NodeOutcome struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        uint32                 `protobuf:"varint,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Code          int32                  `protobuf:"varint,2,opt,name=code,proto3" json:"code,omitempty"` // 0: it knows. EAGAIN: it could not be told yet
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`  // what it was, and is
+	Draining      bool                   `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"`
+	Left          uint32                 `protobuf:"varint,5,opt,name=left,proto3" json:"left,omitempty"`   // images that it has, or that are to be its own
+	Leads         bool                   `protobuf:"varint,6,opt,name=leads,proto3" json:"leads,omitempty"` // a pool, although it drains
+	Waits         string                 `protobuf:"bytes,7,opt,name=waits,proto3" json:"waits,omitempty"`  // why what is left does not go; "" if it goes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeOutcome) Reset() {
+	*x = NodeOutcome{}
+	mi := &file_control_v1_control_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeOutcome) ProtoMessage() {}
+
+func (x *NodeOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeOutcome.ProtoReflect.Descriptor instead.
+func (*NodeOutcome) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *NodeOutcome) GetWorker() uint32 {
+	if x != nil {
+		return x.Worker
+	}
+	return 0
+}
+
+func (x *NodeOutcome) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *NodeOutcome) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *NodeOutcome) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *NodeOutcome) GetLeft() uint32 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *NodeOutcome) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
+func (x *NodeOutcome) GetWaits() string {
+	if x != nil {
+		return x.Waits
+	}
+	return ""
+}
+
+type LimitRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Verb          LimitVerb              `protobuf:"varint,1,opt,name=verb,proto3,enum=rbdwarden.control.v1.LimitVerb" json:"verb,omitempty"`
+	Target        *Target                `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`        // an image or a pool; none: the daemon
+	Replay        *uint64                `protobuf:"varint,3,opt,name=replay,proto3,oneof" json:"replay,omitempty"` // bytes a second; 0: no limit. Not there: as it is
+	Sync          *uint64                `protobuf:"varint,4,opt,name=sync,proto3,oneof" json:"sync,omitempty"`
+	All           bool                   `protobuf:"varint,5,opt,name=all,proto3" json:"all,omitempty"`    // to clear: whatever was set by command
+	Words         string                 `protobuf:"bytes,6,opt,name=words,proto3" json:"words,omitempty"` // who does it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitRequest) Reset() {
+	*x = LimitRequest{}
+	mi := &file_control_v1_control_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitRequest) ProtoMessage() {}
+
+func (x *LimitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitRequest.ProtoReflect.Descriptor instead.
+func (*LimitRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LimitRequest) GetVerb() LimitVerb {
+	if x != nil {
+		return x.Verb
+	}
+	return LimitVerb_LIMIT_VERB_UNSPECIFIED
+}
+
+func (x *LimitRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *LimitRequest) GetReplay() uint64 {
+	if x != nil && x.Replay != nil {
+		return *x.Replay
+	}
+	return 0
+}
+
+func (x *LimitRequest) GetSync() uint64 {
+	if x != nil && x.Sync != nil {
+		return *x.Sync
+	}
+	return 0
+}
+
+func (x *LimitRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *LimitRequest) GetWords() string {
+	if x != nil {
+		return x.Words
+	}
+	return ""
+}
+
+type LimitReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`                              // 0, or a positive errno: it was refused, and did nothing
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`                               // why; with 0 which workers do not know yet
+	LimitsJson    []byte                 `protobuf:"bytes,3,opt,name=limits_json,json=limitsJson,proto3" json:"limits_json,omitempty"` // a list of report.Limit: those in force
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitReply) Reset() {
+	*x = LimitReply{}
+	mi := &file_control_v1_control_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitReply) ProtoMessage() {}
+
+func (x *LimitReply) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitReply.ProtoReflect.Descriptor instead.
+func (*LimitReply) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LimitReply) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *LimitReply) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *LimitReply) GetLimitsJson() []byte {
+	if x != nil {
+		return x.LimitsJson
+	}
+	return nil
+}
+
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -567,7 +1123,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[8]
+	mi := &file_control_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +1135,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[8]
+	mi := &file_control_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +1148,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 type VersionReply struct {
@@ -607,7 +1163,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_control_v1_control_proto_msgTypes[9]
+	mi := &file_control_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +1175,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[9]
+	mi := &file_control_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +1188,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -672,7 +1228,7 @@ type PsRequest struct {
 
 func (x *PsRequest) Reset() {
 	*x = PsRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[10]
+	mi := &file_control_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +1240,7 @@ func (x *PsRequest) String() string {
 func (*PsRequest) ProtoMessage() {}
 
 func (x *PsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[10]
+	mi := &file_control_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +1253,7 @@ func (x *PsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PsRequest.ProtoReflect.Descriptor instead.
 func (*PsRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PsRequest) GetTraces() bool {
@@ -709,14 +1265,14 @@ func (x *PsRequest) GetTraces() bool {
 
 type PsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	ReportJson    []byte                 `protobuf:"bytes,1,opt,name=report_json,json=reportJson,proto3" json:"report_json,omitempty"` // a report.Daemon
+	ReportJson    []byte                 `protobuf:"bytes,1,opt,name=report_json,json=reportJson,proto3" json:"report_json,omitempty"` // a report.Daemon; for PsCluster a report.Cluster
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PsReply) Reset() {
 	*x = PsReply{}
-	mi := &file_control_v1_control_proto_msgTypes[11]
+	mi := &file_control_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +1284,7 @@ func (x *PsReply) String() string {
 func (*PsReply) ProtoMessage() {}
 
 func (x *PsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[11]
+	mi := &file_control_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +1297,7 @@ func (x *PsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PsReply.ProtoReflect.Descriptor instead.
 func (*PsReply) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PsReply) GetReportJson() []byte {
@@ -749,6 +1305,42 @@ func (x *PsReply) GetReportJson() []byte {
 		return x.ReportJson
 	}
 	return nil
+}
+
+type PsClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PsClusterRequest) Reset() {
+	*x = PsClusterRequest{}
+	mi := &file_control_v1_control_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PsClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PsClusterRequest) ProtoMessage() {}
+
+func (x *PsClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PsClusterRequest.ProtoReflect.Descriptor instead.
+func (*PsClusterRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 // CallRequest is a command for a worker that is none for images, as in "config set". It
@@ -764,7 +1356,7 @@ type CallRequest struct {
 
 func (x *CallRequest) Reset() {
 	*x = CallRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[12]
+	mi := &file_control_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -776,7 +1368,7 @@ func (x *CallRequest) String() string {
 func (*CallRequest) ProtoMessage() {}
 
 func (x *CallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[12]
+	mi := &file_control_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,7 +1381,7 @@ func (x *CallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRequest.ProtoReflect.Descriptor instead.
 func (*CallRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CallRequest) GetCommand() string {
@@ -824,7 +1416,7 @@ type CallReply struct {
 
 func (x *CallReply) Reset() {
 	*x = CallReply{}
-	mi := &file_control_v1_control_proto_msgTypes[13]
+	mi := &file_control_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +1428,7 @@ func (x *CallReply) String() string {
 func (*CallReply) ProtoMessage() {}
 
 func (x *CallReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[13]
+	mi := &file_control_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +1441,7 @@ func (x *CallReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallReply.ProtoReflect.Descriptor instead.
 func (*CallReply) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CallReply) GetCode() int32 {
@@ -882,6 +1474,7 @@ type ToWorker struct {
 	//	*ToWorker_Stop
 	//	*ToWorker_ReopenLog
 	//	*ToWorker_Call
+	//	*ToWorker_Told
 	Message       isToWorker_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -889,7 +1482,7 @@ type ToWorker struct {
 
 func (x *ToWorker) Reset() {
 	*x = ToWorker{}
-	mi := &file_control_v1_control_proto_msgTypes[14]
+	mi := &file_control_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +1494,7 @@ func (x *ToWorker) String() string {
 func (*ToWorker) ProtoMessage() {}
 
 func (x *ToWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[14]
+	mi := &file_control_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1507,7 @@ func (x *ToWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToWorker.ProtoReflect.Descriptor instead.
 func (*ToWorker) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ToWorker) GetMessage() isToWorker_Message {
@@ -960,6 +1553,15 @@ func (x *ToWorker) GetCall() *WorkerCall {
 	return nil
 }
 
+func (x *ToWorker) GetTold() *Told {
+	if x != nil {
+		if x, ok := x.Message.(*ToWorker_Told); ok {
+			return x.Told
+		}
+	}
+	return nil
+}
+
 type isToWorker_Message interface {
 	isToWorker_Message()
 }
@@ -980,6 +1582,10 @@ type ToWorker_Call struct {
 	Call *WorkerCall `protobuf:"bytes,4,opt,name=call,proto3,oneof"`
 }
 
+type ToWorker_Told struct {
+	Told *Told `protobuf:"bytes,5,opt,name=told,proto3,oneof"`
+}
+
 func (*ToWorker_Start) isToWorker_Message() {}
 
 func (*ToWorker_Stop) isToWorker_Message() {}
@@ -987,6 +1593,8 @@ func (*ToWorker_Stop) isToWorker_Message() {}
 func (*ToWorker_ReopenLog) isToWorker_Message() {}
 
 func (*ToWorker_Call) isToWorker_Message() {}
+
+func (*ToWorker_Told) isToWorker_Message() {}
 
 // Start is the first message: the worker's whole configuration. It carries
 // secrets, so it is never put on a command line, in the environment or in a log.
@@ -1004,7 +1612,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_control_v1_control_proto_msgTypes[15]
+	mi := &file_control_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1624,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[15]
+	mi := &file_control_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1637,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Start) GetConfigJson() []byte {
@@ -1084,7 +1692,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_control_v1_control_proto_msgTypes[16]
+	mi := &file_control_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1704,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[16]
+	mi := &file_control_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1717,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Stop) GetDeadlineNanos() int64 {
@@ -1128,7 +1736,7 @@ type ReopenLog struct {
 
 func (x *ReopenLog) Reset() {
 	*x = ReopenLog{}
-	mi := &file_control_v1_control_proto_msgTypes[17]
+	mi := &file_control_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1748,7 @@ func (x *ReopenLog) String() string {
 func (*ReopenLog) ProtoMessage() {}
 
 func (x *ReopenLog) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[17]
+	mi := &file_control_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1761,7 @@ func (x *ReopenLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenLog.ProtoReflect.Descriptor instead.
 func (*ReopenLog) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 // WorkerCall hands a command to the worker. The command "report" asks for the
@@ -1169,7 +1777,7 @@ type WorkerCall struct {
 
 func (x *WorkerCall) Reset() {
 	*x = WorkerCall{}
-	mi := &file_control_v1_control_proto_msgTypes[18]
+	mi := &file_control_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1789,7 @@ func (x *WorkerCall) String() string {
 func (*WorkerCall) ProtoMessage() {}
 
 func (x *WorkerCall) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[18]
+	mi := &file_control_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1802,7 @@ func (x *WorkerCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerCall.ProtoReflect.Descriptor instead.
 func (*WorkerCall) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WorkerCall) GetId() uint64 {
@@ -1218,6 +1826,236 @@ func (x *WorkerCall) GetCommand() *CommandRequest {
 	return nil
 }
 
+// Ask is what a worker asks its daemon for, because a member of the cluster asked the worker.
+type Ask struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Id           uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	TimeoutNanos int64                  `protobuf:"varint,2,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"`
+	// Types that are valid to be assigned to What:
+	//
+	//	*Ask_Report
+	//	*Ask_Command
+	//	*Ask_Node
+	What          isAsk_What `protobuf_oneof:"what"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ask) Reset() {
+	*x = Ask{}
+	mi := &file_control_v1_control_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ask) ProtoMessage() {}
+
+func (x *Ask) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ask.ProtoReflect.Descriptor instead.
+func (*Ask) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Ask) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Ask) GetTimeoutNanos() int64 {
+	if x != nil {
+		return x.TimeoutNanos
+	}
+	return 0
+}
+
+func (x *Ask) GetWhat() isAsk_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *Ask) GetReport() *PsRequest {
+	if x != nil {
+		if x, ok := x.What.(*Ask_Report); ok {
+			return x.Report
+		}
+	}
+	return nil
+}
+
+func (x *Ask) GetCommand() *CommandRequest {
+	if x != nil {
+		if x, ok := x.What.(*Ask_Command); ok {
+			return x.Command
+		}
+	}
+	return nil
+}
+
+func (x *Ask) GetNode() *NodeRequest {
+	if x != nil {
+		if x, ok := x.What.(*Ask_Node); ok {
+			return x.Node
+		}
+	}
+	return nil
+}
+
+type isAsk_What interface {
+	isAsk_What()
+}
+
+type Ask_Report struct {
+	Report *PsRequest `protobuf:"bytes,3,opt,name=report,proto3,oneof"`
+}
+
+type Ask_Command struct {
+	Command *CommandRequest `protobuf:"bytes,4,opt,name=command,proto3,oneof"`
+}
+
+type Ask_Node struct {
+	Node *NodeRequest `protobuf:"bytes,5,opt,name=node,proto3,oneof"`
+}
+
+func (*Ask_Report) isAsk_What() {}
+
+func (*Ask_Command) isAsk_What() {}
+
+func (*Ask_Node) isAsk_What() {}
+
+// Told answers an Ask.
+type Told struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // of the Ask
+	// Types that are valid to be assigned to What:
+	//
+	//	*Told_Report
+	//	*Told_Command
+	//	*Told_Node
+	What          isTold_What `protobuf_oneof:"what"`
+	Error         string      `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"` // why nothing of it is there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Told) Reset() {
+	*x = Told{}
+	mi := &file_control_v1_control_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Told) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Told) ProtoMessage() {}
+
+func (x *Told) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Told.ProtoReflect.Descriptor instead.
+func (*Told) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Told) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Told) GetWhat() isTold_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *Told) GetReport() *PsReply {
+	if x != nil {
+		if x, ok := x.What.(*Told_Report); ok {
+			return x.Report
+		}
+	}
+	return nil
+}
+
+func (x *Told) GetCommand() *CommandReply {
+	if x != nil {
+		if x, ok := x.What.(*Told_Command); ok {
+			return x.Command
+		}
+	}
+	return nil
+}
+
+func (x *Told) GetNode() *NodeReply {
+	if x != nil {
+		if x, ok := x.What.(*Told_Node); ok {
+			return x.Node
+		}
+	}
+	return nil
+}
+
+func (x *Told) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type isTold_What interface {
+	isTold_What()
+}
+
+type Told_Report struct {
+	Report *PsReply `protobuf:"bytes,2,opt,name=report,proto3,oneof"`
+}
+
+type Told_Command struct {
+	Command *CommandReply `protobuf:"bytes,3,opt,name=command,proto3,oneof"`
+}
+
+type Told_Node struct {
+	Node *NodeReply `protobuf:"bytes,5,opt,name=node,proto3,oneof"`
+}
+
+func (*Told_Report) isTold_What() {}
+
+func (*Told_Command) isTold_What() {}
+
+func (*Told_Node) isTold_What() {}
+
 // FromWorker is a message from a worker to the daemon.
 type FromWorker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1229,6 +2067,7 @@ type FromWorker struct {
 	//	*FromWorker_Reply
 	//	*FromWorker_Traces
 	//	*FromWorker_Ended
+	//	*FromWorker_Ask
 	Message       isFromWorker_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1236,7 +2075,7 @@ type FromWorker struct {
 
 func (x *FromWorker) Reset() {
 	*x = FromWorker{}
-	mi := &file_control_v1_control_proto_msgTypes[19]
+	mi := &file_control_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +2087,7 @@ func (x *FromWorker) String() string {
 func (*FromWorker) ProtoMessage() {}
 
 func (x *FromWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[19]
+	mi := &file_control_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +2100,7 @@ func (x *FromWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromWorker.ProtoReflect.Descriptor instead.
 func (*FromWorker) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FromWorker) GetMessage() isFromWorker_Message {
@@ -1325,6 +2164,15 @@ func (x *FromWorker) GetEnded() *Ended {
 	return nil
 }
 
+func (x *FromWorker) GetAsk() *Ask {
+	if x != nil {
+		if x, ok := x.Message.(*FromWorker_Ask); ok {
+			return x.Ask
+		}
+	}
+	return nil
+}
+
 type isFromWorker_Message interface {
 	isFromWorker_Message()
 }
@@ -1353,6 +2201,10 @@ type FromWorker_Ended struct {
 	Ended *Ended `protobuf:"bytes,6,opt,name=ended,proto3,oneof"`
 }
 
+type FromWorker_Ask struct {
+	Ask *Ask `protobuf:"bytes,7,opt,name=ask,proto3,oneof"`
+}
+
 func (*FromWorker_Heartbeat) isFromWorker_Message() {}
 
 func (*FromWorker_Ready) isFromWorker_Message() {}
@@ -1364,6 +2216,8 @@ func (*FromWorker_Reply) isFromWorker_Message() {}
 func (*FromWorker_Traces) isFromWorker_Message() {}
 
 func (*FromWorker_Ended) isFromWorker_Message() {}
+
+func (*FromWorker_Ask) isFromWorker_Message() {}
 
 // Ended says that something in the worker has ended and is started again. The daemon
 // remembers it for the workers to come.
@@ -1379,7 +2233,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_control_v1_control_proto_msgTypes[20]
+	mi := &file_control_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +2245,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[20]
+	mi := &file_control_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +2258,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Ended) GetLevel() string {
@@ -1447,7 +2301,7 @@ type Traces struct {
 
 func (x *Traces) Reset() {
 	*x = Traces{}
-	mi := &file_control_v1_control_proto_msgTypes[21]
+	mi := &file_control_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +2313,7 @@ func (x *Traces) String() string {
 func (*Traces) ProtoMessage() {}
 
 func (x *Traces) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[21]
+	mi := &file_control_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +2326,7 @@ func (x *Traces) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traces.ProtoReflect.Descriptor instead.
 func (*Traces) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Traces) GetLines() []*TraceLine {
@@ -1504,7 +2358,7 @@ type TraceLine struct {
 
 func (x *TraceLine) Reset() {
 	*x = TraceLine{}
-	mi := &file_control_v1_control_proto_msgTypes[22]
+	mi := &file_control_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +2370,7 @@ func (x *TraceLine) String() string {
 func (*TraceLine) ProtoMessage() {}
 
 func (x *TraceLine) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[22]
+	mi := &file_control_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +2383,7 @@ func (x *TraceLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceLine.ProtoReflect.Descriptor instead.
 func (*TraceLine) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TraceLine) GetPool() string {
@@ -1577,7 +2431,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_control_v1_control_proto_msgTypes[23]
+	mi := &file_control_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +2443,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[23]
+	mi := &file_control_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +2456,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 // Ready says that the worker is connected to its cluster and does its work.
@@ -1614,7 +2468,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_control_v1_control_proto_msgTypes[24]
+	mi := &file_control_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +2480,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[24]
+	mi := &file_control_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +2493,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 // Failed says why the worker is about to exit with another code than 0.
@@ -1653,7 +2507,7 @@ type Failed struct {
 
 func (x *Failed) Reset() {
 	*x = Failed{}
-	mi := &file_control_v1_control_proto_msgTypes[25]
+	mi := &file_control_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +2519,7 @@ func (x *Failed) String() string {
 func (*Failed) ProtoMessage() {}
 
 func (x *Failed) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[25]
+	mi := &file_control_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +2532,7 @@ func (x *Failed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failed.ProtoReflect.Descriptor instead.
 func (*Failed) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Failed) GetClass() string {
@@ -1706,7 +2560,7 @@ type WorkerReply struct {
 
 func (x *WorkerReply) Reset() {
 	*x = WorkerReply{}
-	mi := &file_control_v1_control_proto_msgTypes[26]
+	mi := &file_control_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +2572,7 @@ func (x *WorkerReply) String() string {
 func (*WorkerReply) ProtoMessage() {}
 
 func (x *WorkerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[26]
+	mi := &file_control_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +2585,7 @@ func (x *WorkerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerReply.ProtoReflect.Descriptor instead.
 func (*WorkerReply) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WorkerReply) GetId() uint64 {
@@ -1769,29 +2623,68 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\x06Target\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x14\n" +
-	"\x05image\x18\x03 \x01(\tR\x05image\"\xb1\x01\n" +
+	"\x05image\x18\x03 \x01(\tR\x05image\"\xce\x01\n" +
 	"\x0eCommandRequest\x12.\n" +
 	"\x04verb\x18\x01 \x01(\x0e2\x1a.rbdwarden.control.v1.VerbR\x04verb\x124\n" +
 	"\x06target\x18\x02 \x01(\v2\x1c.rbdwarden.control.v1.TargetR\x06target\x12\x14\n" +
 	"\x05words\x18\x03 \x01(\tR\x05words\x12#\n" +
-	"\rtimeout_nanos\x18\x04 \x01(\x03R\ftimeoutNanos\"q\n" +
+	"\rtimeout_nanos\x18\x04 \x01(\x03R\ftimeoutNanos\x12\x1b\n" +
+	"\there_only\x18\x05 \x01(\bR\bhereOnly\"q\n" +
 	"\fCommandReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x129\n" +
-	"\boutcomes\x18\x03 \x03(\v2\x1d.rbdwarden.control.v1.OutcomeR\boutcomes\"|\n" +
+	"\boutcomes\x18\x03 \x03(\v2\x1d.rbdwarden.control.v1.OutcomeR\boutcomes\"\x94\x01\n" +
 	"\aOutcome\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1b\n" +
 	"\tglobal_id\x18\x02 \x01(\tR\bglobalId\x12\x16\n" +
 	"\x06worker\x18\x03 \x01(\rR\x06worker\x12\x12\n" +
 	"\x04code\x18\x04 \x01(\x05R\x04code\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"V\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x16\n" +
+	"\x06daemon\x18\x06 \x01(\tR\x06daemon\"V\n" +
 	"\x15RestartWorkersRequest\x12\x18\n" +
 	"\aindexes\x18\x01 \x03(\rR\aindexes\x12#\n" +
 	"\rtimeout_nanos\x18\x02 \x01(\x03R\ftimeoutNanos\"O\n" +
 	"\x0fWorkerRestarted\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\x05R\x04code\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\x10\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"x\n" +
+	"\vMoveRequest\x124\n" +
+	"\x06target\x18\x01 \x01(\v2\x1c.rbdwarden.control.v1.TargetR\x06target\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12#\n" +
+	"\rtimeout_nanos\x18\x03 \x01(\x03R\ftimeoutNanos\"\x89\x01\n" +
+	"\vNodeRequest\x122\n" +
+	"\x04verb\x18\x01 \x01(\x0e2\x1e.rbdwarden.control.v1.NodeVerbR\x04verb\x12\x18\n" +
+	"\aworkers\x18\x02 \x03(\rR\aworkers\x12\x16\n" +
+	"\x06daemon\x18\x03 \x01(\tR\x06daemon\x12\x14\n" +
+	"\x05words\x18\x04 \x01(\tR\x05words\"\x8a\x01\n" +
+	"\tNodeReply\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n" +
+	"\x06daemon\x18\x03 \x01(\tR\x06daemon\x12=\n" +
+	"\boutcomes\x18\x04 \x03(\v2!.rbdwarden.control.v1.NodeOutcomeR\boutcomes\"\xa9\x01\n" +
+	"\vNodeOutcome\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\rR\x06worker\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\x05R\x04code\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x1a\n" +
+	"\bdraining\x18\x04 \x01(\bR\bdraining\x12\x12\n" +
+	"\x04left\x18\x05 \x01(\rR\x04left\x12\x14\n" +
+	"\x05leads\x18\x06 \x01(\bR\x05leads\x12\x14\n" +
+	"\x05waits\x18\a \x01(\tR\x05waits\"\xeb\x01\n" +
+	"\fLimitRequest\x123\n" +
+	"\x04verb\x18\x01 \x01(\x0e2\x1f.rbdwarden.control.v1.LimitVerbR\x04verb\x124\n" +
+	"\x06target\x18\x02 \x01(\v2\x1c.rbdwarden.control.v1.TargetR\x06target\x12\x1b\n" +
+	"\x06replay\x18\x03 \x01(\x04H\x00R\x06replay\x88\x01\x01\x12\x17\n" +
+	"\x04sync\x18\x04 \x01(\x04H\x01R\x04sync\x88\x01\x01\x12\x10\n" +
+	"\x03all\x18\x05 \x01(\bR\x03all\x12\x14\n" +
+	"\x05words\x18\x06 \x01(\tR\x05wordsB\t\n" +
+	"\a_replayB\a\n" +
+	"\x05_sync\"U\n" +
+	"\n" +
+	"LimitReply\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x1f\n" +
+	"\vlimits_json\x18\x03 \x01(\fR\n" +
+	"limitsJson\"\x10\n" +
 	"\x0eVersionRequest\"b\n" +
 	"\fVersionReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
@@ -1802,7 +2695,8 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\x06traces\x18\x01 \x01(\bR\x06traces\"*\n" +
 	"\aPsReply\x12\x1f\n" +
 	"\vreport_json\x18\x01 \x01(\fR\n" +
-	"reportJson\"\xd3\x01\n" +
+	"reportJson\"\x12\n" +
+	"\x10PsClusterRequest\"\xd3\x01\n" +
 	"\vCallRequest\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\tR\acommand\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\tR\x06target\x12N\n" +
@@ -1813,13 +2707,14 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\tCallReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
-	"\x04json\x18\x03 \x01(\fR\x04json\"\xf6\x01\n" +
+	"\x04json\x18\x03 \x01(\fR\x04json\"\xa8\x02\n" +
 	"\bToWorker\x123\n" +
 	"\x05start\x18\x01 \x01(\v2\x1b.rbdwarden.control.v1.StartH\x00R\x05start\x120\n" +
 	"\x04stop\x18\x02 \x01(\v2\x1a.rbdwarden.control.v1.StopH\x00R\x04stop\x12@\n" +
 	"\n" +
 	"reopen_log\x18\x03 \x01(\v2\x1f.rbdwarden.control.v1.ReopenLogH\x00R\treopenLog\x126\n" +
-	"\x04call\x18\x04 \x01(\v2 .rbdwarden.control.v1.WorkerCallH\x00R\x04callB\t\n" +
+	"\x04call\x18\x04 \x01(\v2 .rbdwarden.control.v1.WorkerCallH\x00R\x04call\x120\n" +
+	"\x04told\x18\x05 \x01(\v2\x1a.rbdwarden.control.v1.ToldH\x00R\x04toldB\t\n" +
 	"\amessage\"\xd9\x01\n" +
 	"\x05Start\x12\x1f\n" +
 	"\vconfig_json\x18\x01 \x01(\fR\n" +
@@ -1836,7 +2731,21 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"WorkerCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12;\n" +
 	"\arequest\x18\x02 \x01(\v2!.rbdwarden.control.v1.CallRequestR\arequest\x12>\n" +
-	"\acommand\x18\x03 \x01(\v2$.rbdwarden.control.v1.CommandRequestR\acommand\"\xed\x02\n" +
+	"\acommand\x18\x03 \x01(\v2$.rbdwarden.control.v1.CommandRequestR\acommand\"\xf8\x01\n" +
+	"\x03Ask\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12#\n" +
+	"\rtimeout_nanos\x18\x02 \x01(\x03R\ftimeoutNanos\x129\n" +
+	"\x06report\x18\x03 \x01(\v2\x1f.rbdwarden.control.v1.PsRequestH\x00R\x06report\x12@\n" +
+	"\acommand\x18\x04 \x01(\v2$.rbdwarden.control.v1.CommandRequestH\x00R\acommand\x127\n" +
+	"\x04node\x18\x05 \x01(\v2!.rbdwarden.control.v1.NodeRequestH\x00R\x04nodeB\x06\n" +
+	"\x04what\"\xe4\x01\n" +
+	"\x04Told\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x127\n" +
+	"\x06report\x18\x02 \x01(\v2\x1d.rbdwarden.control.v1.PsReplyH\x00R\x06report\x12>\n" +
+	"\acommand\x18\x03 \x01(\v2\".rbdwarden.control.v1.CommandReplyH\x00R\acommand\x125\n" +
+	"\x04node\x18\x05 \x01(\v2\x1f.rbdwarden.control.v1.NodeReplyH\x00R\x04node\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05errorB\x06\n" +
+	"\x04what\"\x9c\x03\n" +
 	"\n" +
 	"FromWorker\x12?\n" +
 	"\theartbeat\x18\x01 \x01(\v2\x1f.rbdwarden.control.v1.HeartbeatH\x00R\theartbeat\x123\n" +
@@ -1844,7 +2753,8 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\x06failed\x18\x03 \x01(\v2\x1c.rbdwarden.control.v1.FailedH\x00R\x06failed\x129\n" +
 	"\x05reply\x18\x04 \x01(\v2!.rbdwarden.control.v1.WorkerReplyH\x00R\x05reply\x126\n" +
 	"\x06traces\x18\x05 \x01(\v2\x1c.rbdwarden.control.v1.TracesH\x00R\x06traces\x123\n" +
-	"\x05ended\x18\x06 \x01(\v2\x1b.rbdwarden.control.v1.EndedH\x00R\x05endedB\t\n" +
+	"\x05ended\x18\x06 \x01(\v2\x1b.rbdwarden.control.v1.EndedH\x00R\x05ended\x12-\n" +
+	"\x03ask\x18\a \x01(\v2\x19.rbdwarden.control.v1.AskH\x00R\x03askB\t\n" +
 	"\amessage\"f\n" +
 	"\x05Ended\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12\x12\n" +
@@ -1880,12 +2790,26 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"VERB_PAUSE\x10\x04\x12\x0f\n" +
 	"\vVERB_RESUME\x10\x05\x12\x0e\n" +
 	"\n" +
-	"VERB_FLUSH\x10\x062\xb0\x03\n" +
+	"VERB_FLUSH\x10\x06*e\n" +
+	"\bNodeVerb\x12\x19\n" +
+	"\x15NODE_VERB_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eNODE_VERB_SHOW\x10\x01\x12\x13\n" +
+	"\x0fNODE_VERB_DRAIN\x10\x02\x12\x15\n" +
+	"\x11NODE_VERB_UNDRAIN\x10\x03*f\n" +
+	"\tLimitVerb\x12\x1a\n" +
+	"\x16LIMIT_VERB_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fLIMIT_VERB_SHOW\x10\x01\x12\x12\n" +
+	"\x0eLIMIT_VERB_SET\x10\x02\x12\x14\n" +
+	"\x10LIMIT_VERB_CLEAR\x10\x032\xe9\x05\n" +
 	"\aControl\x12S\n" +
 	"\aVersion\x12$.rbdwarden.control.v1.VersionRequest\x1a\".rbdwarden.control.v1.VersionReply\x12D\n" +
-	"\x02Ps\x12\x1f.rbdwarden.control.v1.PsRequest\x1a\x1d.rbdwarden.control.v1.PsReply\x12S\n" +
+	"\x02Ps\x12\x1f.rbdwarden.control.v1.PsRequest\x1a\x1d.rbdwarden.control.v1.PsReply\x12R\n" +
+	"\tPsCluster\x12&.rbdwarden.control.v1.PsClusterRequest\x1a\x1d.rbdwarden.control.v1.PsReply\x12S\n" +
 	"\aCommand\x12$.rbdwarden.control.v1.CommandRequest\x1a\".rbdwarden.control.v1.CommandReply\x12f\n" +
-	"\x0eRestartWorkers\x12+.rbdwarden.control.v1.RestartWorkersRequest\x1a%.rbdwarden.control.v1.WorkerRestarted0\x01\x12M\n" +
+	"\x0eRestartWorkers\x12+.rbdwarden.control.v1.RestartWorkersRequest\x1a%.rbdwarden.control.v1.WorkerRestarted0\x01\x12H\n" +
+	"\x04Move\x12!.rbdwarden.control.v1.MoveRequest\x1a\x1d.rbdwarden.control.v1.Outcome\x12J\n" +
+	"\x04Node\x12!.rbdwarden.control.v1.NodeRequest\x1a\x1f.rbdwarden.control.v1.NodeReply\x12M\n" +
+	"\x05Limit\x12\".rbdwarden.control.v1.LimitRequest\x1a .rbdwarden.control.v1.LimitReply\x12M\n" +
 	"\x05Trace\x12\".rbdwarden.control.v1.TraceRequest\x1a .rbdwarden.control.v1.TraceReplyB;Z9github.com/rbdwarden/rbdwarden/proto/control/v1;controlv1b\x06proto3"
 
 var (
@@ -1900,75 +2824,107 @@ func file_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_control_v1_control_proto_rawDescData
 }
 
-var file_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_control_v1_control_proto_goTypes = []any{
 	(Verb)(0),                     // 0: rbdwarden.control.v1.Verb
-	(*TraceRequest)(nil),          // 1: rbdwarden.control.v1.TraceRequest
-	(*TraceReply)(nil),            // 2: rbdwarden.control.v1.TraceReply
-	(*Target)(nil),                // 3: rbdwarden.control.v1.Target
-	(*CommandRequest)(nil),        // 4: rbdwarden.control.v1.CommandRequest
-	(*CommandReply)(nil),          // 5: rbdwarden.control.v1.CommandReply
-	(*Outcome)(nil),               // 6: rbdwarden.control.v1.Outcome
-	(*RestartWorkersRequest)(nil), // 7: rbdwarden.control.v1.RestartWorkersRequest
-	(*WorkerRestarted)(nil),       // 8: rbdwarden.control.v1.WorkerRestarted
-	(*VersionRequest)(nil),        // 9: rbdwarden.control.v1.VersionRequest
-	(*VersionReply)(nil),          // 10: rbdwarden.control.v1.VersionReply
-	(*PsRequest)(nil),             // 11: rbdwarden.control.v1.PsRequest
-	(*PsReply)(nil),               // 12: rbdwarden.control.v1.PsReply
-	(*CallRequest)(nil),           // 13: rbdwarden.control.v1.CallRequest
-	(*CallReply)(nil),             // 14: rbdwarden.control.v1.CallReply
-	(*ToWorker)(nil),              // 15: rbdwarden.control.v1.ToWorker
-	(*Start)(nil),                 // 16: rbdwarden.control.v1.Start
-	(*Stop)(nil),                  // 17: rbdwarden.control.v1.Stop
-	(*ReopenLog)(nil),             // 18: rbdwarden.control.v1.ReopenLog
-	(*WorkerCall)(nil),            // 19: rbdwarden.control.v1.WorkerCall
-	(*FromWorker)(nil),            // 20: rbdwarden.control.v1.FromWorker
-	(*Ended)(nil),                 // 21: rbdwarden.control.v1.Ended
-	(*Traces)(nil),                // 22: rbdwarden.control.v1.Traces
-	(*TraceLine)(nil),             // 23: rbdwarden.control.v1.TraceLine
-	(*Heartbeat)(nil),             // 24: rbdwarden.control.v1.Heartbeat
-	(*Ready)(nil),                 // 25: rbdwarden.control.v1.Ready
-	(*Failed)(nil),                // 26: rbdwarden.control.v1.Failed
-	(*WorkerReply)(nil),           // 27: rbdwarden.control.v1.WorkerReply
-	nil,                           // 28: rbdwarden.control.v1.CallRequest.ArgumentsEntry
+	(NodeVerb)(0),                 // 1: rbdwarden.control.v1.NodeVerb
+	(LimitVerb)(0),                // 2: rbdwarden.control.v1.LimitVerb
+	(*TraceRequest)(nil),          // 3: rbdwarden.control.v1.TraceRequest
+	(*TraceReply)(nil),            // 4: rbdwarden.control.v1.TraceReply
+	(*Target)(nil),                // 5: rbdwarden.control.v1.Target
+	(*CommandRequest)(nil),        // 6: rbdwarden.control.v1.CommandRequest
+	(*CommandReply)(nil),          // 7: rbdwarden.control.v1.CommandReply
+	(*Outcome)(nil),               // 8: rbdwarden.control.v1.Outcome
+	(*RestartWorkersRequest)(nil), // 9: rbdwarden.control.v1.RestartWorkersRequest
+	(*WorkerRestarted)(nil),       // 10: rbdwarden.control.v1.WorkerRestarted
+	(*MoveRequest)(nil),           // 11: rbdwarden.control.v1.MoveRequest
+	(*NodeRequest)(nil),           // 12: rbdwarden.control.v1.NodeRequest
+	(*NodeReply)(nil),             // 13: rbdwarden.control.v1.NodeReply
+	(*NodeOutcome)(nil),           // 14: rbdwarden.control.v1.NodeOutcome
+	(*LimitRequest)(nil),          // 15: rbdwarden.control.v1.LimitRequest
+	(*LimitReply)(nil),            // 16: rbdwarden.control.v1.LimitReply
+	(*VersionRequest)(nil),        // 17: rbdwarden.control.v1.VersionRequest
+	(*VersionReply)(nil),          // 18: rbdwarden.control.v1.VersionReply
+	(*PsRequest)(nil),             // 19: rbdwarden.control.v1.PsRequest
+	(*PsReply)(nil),               // 20: rbdwarden.control.v1.PsReply
+	(*PsClusterRequest)(nil),      // 21: rbdwarden.control.v1.PsClusterRequest
+	(*CallRequest)(nil),           // 22: rbdwarden.control.v1.CallRequest
+	(*CallReply)(nil),             // 23: rbdwarden.control.v1.CallReply
+	(*ToWorker)(nil),              // 24: rbdwarden.control.v1.ToWorker
+	(*Start)(nil),                 // 25: rbdwarden.control.v1.Start
+	(*Stop)(nil),                  // 26: rbdwarden.control.v1.Stop
+	(*ReopenLog)(nil),             // 27: rbdwarden.control.v1.ReopenLog
+	(*WorkerCall)(nil),            // 28: rbdwarden.control.v1.WorkerCall
+	(*Ask)(nil),                   // 29: rbdwarden.control.v1.Ask
+	(*Told)(nil),                  // 30: rbdwarden.control.v1.Told
+	(*FromWorker)(nil),            // 31: rbdwarden.control.v1.FromWorker
+	(*Ended)(nil),                 // 32: rbdwarden.control.v1.Ended
+	(*Traces)(nil),                // 33: rbdwarden.control.v1.Traces
+	(*TraceLine)(nil),             // 34: rbdwarden.control.v1.TraceLine
+	(*Heartbeat)(nil),             // 35: rbdwarden.control.v1.Heartbeat
+	(*Ready)(nil),                 // 36: rbdwarden.control.v1.Ready
+	(*Failed)(nil),                // 37: rbdwarden.control.v1.Failed
+	(*WorkerReply)(nil),           // 38: rbdwarden.control.v1.WorkerReply
+	nil,                           // 39: rbdwarden.control.v1.CallRequest.ArgumentsEntry
 }
 var file_control_v1_control_proto_depIdxs = []int32{
-	3,  // 0: rbdwarden.control.v1.TraceRequest.target:type_name -> rbdwarden.control.v1.Target
+	5,  // 0: rbdwarden.control.v1.TraceRequest.target:type_name -> rbdwarden.control.v1.Target
 	0,  // 1: rbdwarden.control.v1.CommandRequest.verb:type_name -> rbdwarden.control.v1.Verb
-	3,  // 2: rbdwarden.control.v1.CommandRequest.target:type_name -> rbdwarden.control.v1.Target
-	6,  // 3: rbdwarden.control.v1.CommandReply.outcomes:type_name -> rbdwarden.control.v1.Outcome
-	28, // 4: rbdwarden.control.v1.CallRequest.arguments:type_name -> rbdwarden.control.v1.CallRequest.ArgumentsEntry
-	16, // 5: rbdwarden.control.v1.ToWorker.start:type_name -> rbdwarden.control.v1.Start
-	17, // 6: rbdwarden.control.v1.ToWorker.stop:type_name -> rbdwarden.control.v1.Stop
-	18, // 7: rbdwarden.control.v1.ToWorker.reopen_log:type_name -> rbdwarden.control.v1.ReopenLog
-	19, // 8: rbdwarden.control.v1.ToWorker.call:type_name -> rbdwarden.control.v1.WorkerCall
-	13, // 9: rbdwarden.control.v1.WorkerCall.request:type_name -> rbdwarden.control.v1.CallRequest
-	4,  // 10: rbdwarden.control.v1.WorkerCall.command:type_name -> rbdwarden.control.v1.CommandRequest
-	24, // 11: rbdwarden.control.v1.FromWorker.heartbeat:type_name -> rbdwarden.control.v1.Heartbeat
-	25, // 12: rbdwarden.control.v1.FromWorker.ready:type_name -> rbdwarden.control.v1.Ready
-	26, // 13: rbdwarden.control.v1.FromWorker.failed:type_name -> rbdwarden.control.v1.Failed
-	27, // 14: rbdwarden.control.v1.FromWorker.reply:type_name -> rbdwarden.control.v1.WorkerReply
-	22, // 15: rbdwarden.control.v1.FromWorker.traces:type_name -> rbdwarden.control.v1.Traces
-	21, // 16: rbdwarden.control.v1.FromWorker.ended:type_name -> rbdwarden.control.v1.Ended
-	23, // 17: rbdwarden.control.v1.Traces.lines:type_name -> rbdwarden.control.v1.TraceLine
-	14, // 18: rbdwarden.control.v1.WorkerReply.reply:type_name -> rbdwarden.control.v1.CallReply
-	5,  // 19: rbdwarden.control.v1.WorkerReply.command:type_name -> rbdwarden.control.v1.CommandReply
-	9,  // 20: rbdwarden.control.v1.Control.Version:input_type -> rbdwarden.control.v1.VersionRequest
-	11, // 21: rbdwarden.control.v1.Control.Ps:input_type -> rbdwarden.control.v1.PsRequest
-	4,  // 22: rbdwarden.control.v1.Control.Command:input_type -> rbdwarden.control.v1.CommandRequest
-	7,  // 23: rbdwarden.control.v1.Control.RestartWorkers:input_type -> rbdwarden.control.v1.RestartWorkersRequest
-	1,  // 24: rbdwarden.control.v1.Control.Trace:input_type -> rbdwarden.control.v1.TraceRequest
-	10, // 25: rbdwarden.control.v1.Control.Version:output_type -> rbdwarden.control.v1.VersionReply
-	12, // 26: rbdwarden.control.v1.Control.Ps:output_type -> rbdwarden.control.v1.PsReply
-	5,  // 27: rbdwarden.control.v1.Control.Command:output_type -> rbdwarden.control.v1.CommandReply
-	8,  // 28: rbdwarden.control.v1.Control.RestartWorkers:output_type -> rbdwarden.control.v1.WorkerRestarted
-	2,  // 29: rbdwarden.control.v1.Control.Trace:output_type -> rbdwarden.control.v1.TraceReply
-	25, // [25:30] is the sub-list for method output_type
-	20, // [20:25] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	5,  // 2: rbdwarden.control.v1.CommandRequest.target:type_name -> rbdwarden.control.v1.Target
+	8,  // 3: rbdwarden.control.v1.CommandReply.outcomes:type_name -> rbdwarden.control.v1.Outcome
+	5,  // 4: rbdwarden.control.v1.MoveRequest.target:type_name -> rbdwarden.control.v1.Target
+	1,  // 5: rbdwarden.control.v1.NodeRequest.verb:type_name -> rbdwarden.control.v1.NodeVerb
+	14, // 6: rbdwarden.control.v1.NodeReply.outcomes:type_name -> rbdwarden.control.v1.NodeOutcome
+	2,  // 7: rbdwarden.control.v1.LimitRequest.verb:type_name -> rbdwarden.control.v1.LimitVerb
+	5,  // 8: rbdwarden.control.v1.LimitRequest.target:type_name -> rbdwarden.control.v1.Target
+	39, // 9: rbdwarden.control.v1.CallRequest.arguments:type_name -> rbdwarden.control.v1.CallRequest.ArgumentsEntry
+	25, // 10: rbdwarden.control.v1.ToWorker.start:type_name -> rbdwarden.control.v1.Start
+	26, // 11: rbdwarden.control.v1.ToWorker.stop:type_name -> rbdwarden.control.v1.Stop
+	27, // 12: rbdwarden.control.v1.ToWorker.reopen_log:type_name -> rbdwarden.control.v1.ReopenLog
+	28, // 13: rbdwarden.control.v1.ToWorker.call:type_name -> rbdwarden.control.v1.WorkerCall
+	30, // 14: rbdwarden.control.v1.ToWorker.told:type_name -> rbdwarden.control.v1.Told
+	22, // 15: rbdwarden.control.v1.WorkerCall.request:type_name -> rbdwarden.control.v1.CallRequest
+	6,  // 16: rbdwarden.control.v1.WorkerCall.command:type_name -> rbdwarden.control.v1.CommandRequest
+	19, // 17: rbdwarden.control.v1.Ask.report:type_name -> rbdwarden.control.v1.PsRequest
+	6,  // 18: rbdwarden.control.v1.Ask.command:type_name -> rbdwarden.control.v1.CommandRequest
+	12, // 19: rbdwarden.control.v1.Ask.node:type_name -> rbdwarden.control.v1.NodeRequest
+	20, // 20: rbdwarden.control.v1.Told.report:type_name -> rbdwarden.control.v1.PsReply
+	7,  // 21: rbdwarden.control.v1.Told.command:type_name -> rbdwarden.control.v1.CommandReply
+	13, // 22: rbdwarden.control.v1.Told.node:type_name -> rbdwarden.control.v1.NodeReply
+	35, // 23: rbdwarden.control.v1.FromWorker.heartbeat:type_name -> rbdwarden.control.v1.Heartbeat
+	36, // 24: rbdwarden.control.v1.FromWorker.ready:type_name -> rbdwarden.control.v1.Ready
+	37, // 25: rbdwarden.control.v1.FromWorker.failed:type_name -> rbdwarden.control.v1.Failed
+	38, // 26: rbdwarden.control.v1.FromWorker.reply:type_name -> rbdwarden.control.v1.WorkerReply
+	33, // 27: rbdwarden.control.v1.FromWorker.traces:type_name -> rbdwarden.control.v1.Traces
+	32, // 28: rbdwarden.control.v1.FromWorker.ended:type_name -> rbdwarden.control.v1.Ended
+	29, // 29: rbdwarden.control.v1.FromWorker.ask:type_name -> rbdwarden.control.v1.Ask
+	34, // 30: rbdwarden.control.v1.Traces.lines:type_name -> rbdwarden.control.v1.TraceLine
+	23, // 31: rbdwarden.control.v1.WorkerReply.reply:type_name -> rbdwarden.control.v1.CallReply
+	7,  // 32: rbdwarden.control.v1.WorkerReply.command:type_name -> rbdwarden.control.v1.CommandReply
+	17, // 33: rbdwarden.control.v1.Control.Version:input_type -> rbdwarden.control.v1.VersionRequest
+	19, // 34: rbdwarden.control.v1.Control.Ps:input_type -> rbdwarden.control.v1.PsRequest
+	21, // 35: rbdwarden.control.v1.Control.PsCluster:input_type -> rbdwarden.control.v1.PsClusterRequest
+	6,  // 36: rbdwarden.control.v1.Control.Command:input_type -> rbdwarden.control.v1.CommandRequest
+	9,  // 37: rbdwarden.control.v1.Control.RestartWorkers:input_type -> rbdwarden.control.v1.RestartWorkersRequest
+	11, // 38: rbdwarden.control.v1.Control.Move:input_type -> rbdwarden.control.v1.MoveRequest
+	12, // 39: rbdwarden.control.v1.Control.Node:input_type -> rbdwarden.control.v1.NodeRequest
+	15, // 40: rbdwarden.control.v1.Control.Limit:input_type -> rbdwarden.control.v1.LimitRequest
+	3,  // 41: rbdwarden.control.v1.Control.Trace:input_type -> rbdwarden.control.v1.TraceRequest
+	18, // 42: rbdwarden.control.v1.Control.Version:output_type -> rbdwarden.control.v1.VersionReply
+	20, // 43: rbdwarden.control.v1.Control.Ps:output_type -> rbdwarden.control.v1.PsReply
+	20, // 44: rbdwarden.control.v1.Control.PsCluster:output_type -> rbdwarden.control.v1.PsReply
+	7,  // 45: rbdwarden.control.v1.Control.Command:output_type -> rbdwarden.control.v1.CommandReply
+	10, // 46: rbdwarden.control.v1.Control.RestartWorkers:output_type -> rbdwarden.control.v1.WorkerRestarted
+	8,  // 47: rbdwarden.control.v1.Control.Move:output_type -> rbdwarden.control.v1.Outcome
+	13, // 48: rbdwarden.control.v1.Control.Node:output_type -> rbdwarden.control.v1.NodeReply
+	16, // 49: rbdwarden.control.v1.Control.Limit:output_type -> rbdwarden.control.v1.LimitReply
+	4,  // 50: rbdwarden.control.v1.Control.Trace:output_type -> rbdwarden.control.v1.TraceReply
+	42, // [42:51] is the sub-list for method output_type
+	33, // [33:42] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_control_proto_init() }
@@ -1976,27 +2932,40 @@ func file_control_v1_control_proto_init() {
 	if File_control_v1_control_proto != nil {
 		return
 	}
-	file_control_v1_control_proto_msgTypes[14].OneofWrappers = []any{
+	file_control_v1_control_proto_msgTypes[12].OneofWrappers = []any{}
+	file_control_v1_control_proto_msgTypes[21].OneofWrappers = []any{
 		(*ToWorker_Start)(nil),
 		(*ToWorker_Stop)(nil),
 		(*ToWorker_ReopenLog)(nil),
 		(*ToWorker_Call)(nil),
+		(*ToWorker_Told)(nil),
 	}
-	file_control_v1_control_proto_msgTypes[19].OneofWrappers = []any{
+	file_control_v1_control_proto_msgTypes[26].OneofWrappers = []any{
+		(*Ask_Report)(nil),
+		(*Ask_Command)(nil),
+		(*Ask_Node)(nil),
+	}
+	file_control_v1_control_proto_msgTypes[27].OneofWrappers = []any{
+		(*Told_Report)(nil),
+		(*Told_Command)(nil),
+		(*Told_Node)(nil),
+	}
+	file_control_v1_control_proto_msgTypes[28].OneofWrappers = []any{
 		(*FromWorker_Heartbeat)(nil),
 		(*FromWorker_Ready)(nil),
 		(*FromWorker_Failed)(nil),
 		(*FromWorker_Reply)(nil),
 		(*FromWorker_Traces)(nil),
 		(*FromWorker_Ended)(nil),
+		(*FromWorker_Ask)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_control_proto_rawDesc), len(file_control_v1_control_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   28,
+			NumEnums:      3,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,8 +28,12 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Control_Version_FullMethodName        = "/rbdwarden.control.v1.Control/Version"
 	Control_Ps_FullMethodName             = "/rbdwarden.control.v1.Control/Ps"
+	Control_PsCluster_FullMethodName      = "/rbdwarden.control.v1.Control/PsCluster"
 	Control_Command_FullMethodName        = "/rbdwarden.control.v1.Control/Command"
 	Control_RestartWorkers_FullMethodName = "/rbdwarden.control.v1.Control/RestartWorkers"
+	Control_Move_FullMethodName           = "/rbdwarden.control.v1.Control/Move"
+	Control_Node_FullMethodName           = "/rbdwarden.control.v1.Control/Node"
+	Control_Limit_FullMethodName          = "/rbdwarden.control.v1.Control/Limit"
 	Control_Trace_FullMethodName          = "/rbdwarden.control.v1.Control/Trace"
 )
 
@@ -43,12 +47,21 @@ type ControlClient interface {
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionReply, error)
 	// Ps answers the supervision tree.
 	Ps(ctx context.Context, in *PsRequest, opts ...grpc.CallOption) (*PsReply, error)
-	// Command gives a command to images, whichever worker runs them, and answers what
-	// became of it.
+	// PsCluster answers what all daemons of the site say of themselves.
+	PsCluster(ctx context.Context, in *PsClusterRequest, opts ...grpc.CallOption) (*PsReply, error)
+	// Command gives a command to images, whichever worker runs them, of this daemon or of
+	// another one of the site, and answers what became of it.
 	Command(ctx context.Context, in *CommandRequest, opts ...grpc.CallOption) (*CommandReply, error)
 	// RestartWorkers replaces workers by new ones, one after the other, and tells when each
 	// is ready. It ends at the first that does not get ready in time.
 	RestartWorkers(ctx context.Context, in *RestartWorkersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WorkerRestarted], error)
+	// Move gives an image to another member of the site, and answers when it replays there.
+	Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*Outcome, error)
+	// Node has workers give their images away or take images again, of this daemon or of
+	// another one of the site, and answers how far that is.
+	Node(ctx context.Context, in *NodeRequest, opts ...grpc.CallOption) (*NodeReply, error)
+	// Limit shows or sets limits on bytes a second, and answers those in force.
+	Limit(ctx context.Context, in *LimitRequest, opts ...grpc.CallOption) (*LimitReply, error)
 	// Trace answers the last steps of an image, also of earlier lives of its actor and of the
 	// worker that runs it.
 	Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (*TraceReply, error)
@@ -76,6 +89,16 @@ func (c *controlClient) Ps(ctx context.Context, in *PsRequest, opts ...grpc.Call
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PsReply)
 	err := c.cc.Invoke(ctx, Control_Ps_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) PsCluster(ctx context.Context, in *PsClusterRequest, opts ...grpc.CallOption) (*PsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PsReply)
+	err := c.cc.Invoke(ctx, Control_PsCluster_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +134,36 @@ func (c *controlClient) RestartWorkers(ctx context.Context, in *RestartWorkersRe
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_RestartWorkersClient = grpc.ServerStreamingClient[WorkerRestarted]
 
+func (c *controlClient) Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*Outcome, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Outcome)
+	err := c.cc.Invoke(ctx, Control_Move_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) Node(ctx context.Context, in *NodeRequest, opts ...grpc.CallOption) (*NodeReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeReply)
+	err := c.cc.Invoke(ctx, Control_Node_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) Limit(ctx context.Context, in *LimitRequest, opts ...grpc.CallOption) (*LimitReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LimitReply)
+	err := c.cc.Invoke(ctx, Control_Limit_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (*TraceReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TraceReply)
@@ -131,12 +184,21 @@ type ControlServer interface {
 	Version(context.Context, *VersionRequest) (*VersionReply, error)
 	// Ps answers the supervision tree.
 	Ps(context.Context, *PsRequest) (*PsReply, error)
-	// Command gives a command to images, whichever worker runs them, and answers what
-	// became of it.
+	// PsCluster answers what all daemons of the site say of themselves.
+	PsCluster(context.Context, *PsClusterRequest) (*PsReply, error)
+	// Command gives a command to images, whichever worker runs them, of this daemon or of
+	// another one of the site, and answers what became of it.
 	Command(context.Context, *CommandRequest) (*CommandReply, error)
 	// RestartWorkers replaces workers by new ones, one after the other, and tells when each
 	// is ready. It ends at the first that does not get ready in time.
 	RestartWorkers(*RestartWorkersRequest, grpc.ServerStreamingServer[WorkerRestarted]) error
+	// Move gives an image to another member of the site, and answers when it replays there.
+	Move(context.Context, *MoveRequest) (*Outcome, error)
+	// Node has workers give their images away or take images again, of this daemon or of
+	// another one of the site, and answers how far that is.
+	Node(context.Context, *NodeRequest) (*NodeReply, error)
+	// Limit shows or sets limits on bytes a second, and answers those in force.
+	Limit(context.Context, *LimitRequest) (*LimitReply, error)
 	// Trace answers the last steps of an image, also of earlier lives of its actor and of the
 	// worker that runs it.
 	Trace(context.Context, *TraceRequest) (*TraceReply, error)
@@ -156,11 +218,23 @@ func (UnimplementedControlServer) Version(context.Context, *VersionRequest) (*Ve
 func (UnimplementedControlServer) Ps(context.Context, *PsRequest) (*PsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ps not implemented")
 }
+func (UnimplementedControlServer) PsCluster(context.Context, *PsClusterRequest) (*PsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method PsCluster not implemented")
+}
 func (UnimplementedControlServer) Command(context.Context, *CommandRequest) (*CommandReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Command not implemented")
 }
 func (UnimplementedControlServer) RestartWorkers(*RestartWorkersRequest, grpc.ServerStreamingServer[WorkerRestarted]) error {
 	return status.Error(codes.Unimplemented, "method RestartWorkers not implemented")
+}
+func (UnimplementedControlServer) Move(context.Context, *MoveRequest) (*Outcome, error) {
+	return nil, status.Error(codes.Unimplemented, "method Move not implemented")
+}
+func (UnimplementedControlServer) Node(context.Context, *NodeRequest) (*NodeReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Node not implemented")
+}
+func (UnimplementedControlServer) Limit(context.Context, *LimitRequest) (*LimitReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Limit not implemented")
 }
 func (UnimplementedControlServer) Trace(context.Context, *TraceRequest) (*TraceReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Trace not implemented")
@@ -222,6 +296,24 @@ func _Control_Ps_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_PsCluster_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PsClusterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).PsCluster(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_PsCluster_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).PsCluster(ctx, req.(*PsClusterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_Command_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CommandRequest)
 	if err := dec(in); err != nil {
@@ -250,6 +342,60 @@ func _Control_RestartWorkers_Handler(srv interface{}, stream grpc.ServerStream) 
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_RestartWorkersServer = grpc.ServerStreamingServer[WorkerRestarted]
+
+func _Control_Move_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Move(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Move_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Move(ctx, req.(*MoveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_Node_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Node(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Node_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Node(ctx, req.(*NodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_Limit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LimitRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Limit(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Limit_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Limit(ctx, req.(*LimitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _Control_Trace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TraceRequest)
@@ -285,8 +431,24 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Control_Ps_Handler,
 		},
 		{
+			MethodName: "PsCluster",
+			Handler:    _Control_PsCluster_Handler,
+		},
+		{
 			MethodName: "Command",
 			Handler:    _Control_Command_Handler,
+		},
+		{
+			MethodName: "Move",
+			Handler:    _Control_Move_Handler,
+		},
+		{
+			MethodName: "Node",
+			Handler:    _Control_Node_Handler,
+		},
+		{
+			MethodName: "Limit",
+			Handler:    _Control_Limit_Handler,
 		},
 		{
 			MethodName: "Trace",
