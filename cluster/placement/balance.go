@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
@@ -17,13 +18,28 @@ const (
 	exchanges = 8
 )
 
+// impatience is by what the throttle is divided while the counts are grossly uneven: an idle
+// daemon is worse than an image that is handed over twice within minutes.
+const impatience = 10
+
+// evenThrottle is how long an image is left alone that was moved for balance's sake, when counts
+// are evened out.
+func (d *decider) evenThrottle() time.Duration {
+	for _, s := range d.shares {
+		if 2*s.count < s.target {
+			return d.MigrationThrottle / impatience
+		}
+	}
+	return d.MigrationThrottle
+}
+
 // movable tells whether an image may be moved for balance's sake, and if not, notes when
 // it may.
-func (d *decider) movable(image *Image) bool {
+func (d *decider) movable(image *Image, throttle time.Duration) bool {
 	if image.Moved.IsZero() || image.Moved.After(d.Now) {
 		return true
 	}
-	again := image.Moved.Add(d.MigrationThrottle)
+	again := image.Moved.Add(throttle)
 	if d.Now.Before(again) {
 		d.at(again)
 		return false
@@ -39,10 +55,10 @@ func (d *decider) known(image *Image) bool {
 }
 
 // candidates are the images that a member may give away, the lightest first.
-func (d *decider) candidates(s *share, also func(image *Image) bool) []*Image {
+func (d *decider) candidates(s *share, throttle time.Duration, also func(image *Image) bool) []*Image {
 	var out []*Image
 	for _, image := range s.images {
-		if also(image) && d.movable(image) {
+		if also(image) && d.movable(image, throttle) {
 			out = append(out, image)
 		}
 	}
@@ -57,11 +73,11 @@ func (d *decider) candidates(s *share, also func(image *Image) bool) []*Image {
 // even moves images from those above their targets to those below, and tells whether it
 // has moved any, or will when it may.
 func (d *decider) even() bool {
-	some := false
+	some, throttle := false, d.evenThrottle()
 	can := map[*share][]*Image{}
 	for _, s := range d.shares {
 		if s.receives() && s.count > s.target {
-			can[s] = d.candidates(s, func(*Image) bool { return true })
+			can[s] = d.candidates(s, throttle, func(*Image) bool { return true })
 		}
 	}
 	for {
@@ -135,12 +151,12 @@ func (d *decider) cool() {
 			at--
 		}
 		hot := by[at]
-		if hot == cold || hot.heat() <= mean*(1+tolerance) {
+		if hot == cold || hot.heat() <= mean*(1+tolerance) || hot.heat()-mean < d.LeastLoad {
 			return
 		}
 		for _, s := range []*share{hot, cold} {
 			if can[s] == nil {
-				can[s] = d.candidates(s, d.known)
+				can[s] = d.candidates(s, d.MigrationThrottle, d.known)
 			}
 		}
 		if !d.exchange(hot, cold, can, mean*gain) {

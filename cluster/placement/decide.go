@@ -54,13 +54,14 @@ type decider struct {
 	byID        map[string]*share
 	bySeat      map[string]*share
 	anyReceives bool      // somebody does not drain
-	last        time.Time // when an image was last moved
+	last        time.Time // when an image was last moved for balance's sake
+	mapped      time.Time // when an image was last given to anybody
 
 	moves   map[string]Move
 	waiting []string
 	next    time.Time
 	budget  int  // how many images of living members may yet be moved
-	acted   bool // an image has been moved in the sense of Image.Moved
+	acted   bool // an image of a living or dead member has gone to another
 }
 
 func newDecider(in Input) *decider {
@@ -90,6 +91,9 @@ func newDecider(in Input) *decider {
 		// A time yet to come is that of a leader whose clock was ahead.
 		if t := d.images[i].Moved; t.After(d.last) && !t.After(d.Now) {
 			d.last = t
+		}
+		if t := d.images[i].Mapped; t.After(d.mapped) && !t.After(d.Now) {
+			d.mapped = t
 		}
 	}
 	return d
@@ -136,12 +140,11 @@ func (d *decider) decision() Decision {
 
 // give assigns an image. Accounts of the one that had it are the caller's.
 func (d *decider) give(image *Image, to *share, reason Reason) {
-	moved := d.Now
-	if reason == Placed || reason == Inherited {
-		moved = image.Moved
-	} else {
-		d.acted = true
+	moved := image.Moved
+	if reason == Evened || reason == Cooled {
+		moved = d.Now
 	}
+	d.acted = d.acted || reason != Placed && reason != Inherited
 	d.moves[image.ID] = Move{Image: image.ID, From: image.Owner, To: to.ID, Seat: to.Seat, Reason: reason, Moved: moved}
 	to.count++
 	to.load += image.load()
@@ -282,8 +285,8 @@ func whyOrphan(image *Image) Reason {
 
 // paced sets how many images of living members may be moved now.
 func (d *decider) paced() bool {
-	again := d.last.Add(d.UpdateThrottle)
-	if !d.last.IsZero() && d.Now.Before(again) {
+	again := d.mapped.Add(d.UpdateThrottle)
+	if !d.mapped.IsZero() && d.Now.Before(again) {
 		d.at(again)
 		return false
 	}

@@ -51,9 +51,10 @@ func images(owner string, n int, change ...func(*Image)) (out []Image) {
 	return out
 }
 
-func moved(since time.Duration) func(*Image) { return func(i *Image) { i.Moved = ago(since) } }
-func loaded(load float64) func(*Image)       { return func(i *Image) { i.Load = load } }
-func pinned(seat string) func(*Image)        { return func(i *Image) { i.Pin = "seat-" + seat } }
+func moved(since time.Duration) func(*Image)  { return func(i *Image) { i.Moved = ago(since) } }
+func mapped(since time.Duration) func(*Image) { return func(i *Image) { i.Mapped = ago(since) } }
+func loaded(load float64) func(*Image)        { return func(i *Image) { i.Load = load } }
+func pinned(seat string) func(*Image)         { return func(i *Image) { i.Pin = "seat-" + seat } }
 
 func TestDecide(t *testing.T) {
 	type counts map[string]int
@@ -95,8 +96,23 @@ func TestDecide(t *testing.T) {
 		},
 		"what was moved lately stays": {
 			members: []Member{member("a"), member("b")},
-			images:  [][]Image{images("a", 4, moved(4*time.Minute))},
-			want:    counts{"a": 4}, next: time.Minute,
+			images:  [][]Image{images("a", 6, moved(4*time.Minute)), images("b", 2)},
+			want:    counts{"a": 6, "b": 2}, next: time.Minute,
+		},
+		"unless somebody has less than half of its share": {
+			members: []Member{member("a"), member("b")},
+			images:  [][]Image{images("a", 7, moved(31*time.Second)), images("b", 1)},
+			want:    counts{"a": 4, "b": 4}, reasons: map[Reason]int{Evened: 3},
+		},
+		"and then for a moment only": {
+			members: []Member{member("a"), member("b")},
+			images:  [][]Image{images("a", 7, moved(20*time.Second)), images("b", 1)},
+			want:    counts{"a": 7, "b": 1}, next: 10 * time.Second,
+		},
+		"what a death or a drain has moved lately does not": {
+			members: []Member{member("a"), member("b")},
+			images:  [][]Image{images("a", 4, mapped(time.Second))},
+			want:    counts{"a": 2, "b": 2}, reasons: map[Reason]int{Evened: 2},
 		},
 		"a time ahead of ours does not hold an image for ever": {
 			members: []Member{member("a"), member("b")},
@@ -110,7 +126,7 @@ func TestDecide(t *testing.T) {
 		},
 		"the next pace comes later": {
 			members: []Member{member("a"), member("b")},
-			images:  [][]Image{images("a", 84), images("b", 16, moved(600*time.Millisecond))},
+			images:  [][]Image{images("a", 84), images("b", 16, mapped(600*time.Millisecond))},
 			want:    counts{"a": 84, "b": 16}, next: 400 * time.Millisecond,
 		},
 		"a restarted worker inherits, and nobody else's images move": {
@@ -227,6 +243,12 @@ func TestDecide(t *testing.T) {
 			change:  func(in *Input) { in.Policy = Simple },
 			want:    counts{"a": 4, "b": 4},
 		},
+		"nor where next to nothing is to be had": {
+			members: []Member{member("a"), member("b")},
+			images:  [][]Image{images("a", 4, loaded(10)), images("b", 4, loaded(1))},
+			change:  func(in *Input) { in.LeastLoad = 20 },
+			want:    counts{"a": 4, "b": 4},
+		},
 		"not a short time after other moves": {
 			members: []Member{member("a"), member("b")},
 			images:  [][]Image{images("a", 3, loaded(10)), images("b", 3, loaded(1)), images("ax", 1, loaded(0), moved(10*time.Second), func(i *Image) { i.Owner = "a" })},
@@ -322,7 +344,7 @@ func decide(t testing.TB, in Input) Decision {
 	}
 	for _, m := range d.Moves {
 		i := owners[m.Image]
-		stays := m.Reason == Placed || m.Reason == Inherited
+		stays := m.Reason != Evened && m.Reason != Cooled // not for balance's sake
 		if m.From != i.Owner || m.To == m.From || m.Seat != seats[m.To] || stays && !m.Moved.Equal(i.Moved) || !stays && !m.Moved.Equal(in.Now) {
 			t.Errorf("%+v of %+v", m, i)
 		}

@@ -15,8 +15,9 @@
 // A member's share of the images is proportional to its weight, rounded down or up; who
 // is above already keeps what rounding leaves, so that the moves are the fewest that make
 // it even. The last three are done some at a time (Options.UpdateThrottle), the last two
-// never to an image that was moved within Options.MigrationThrottle, and the last one
-// only where it takes a good deal off the hottest member: with equal input, deciding
+// never to an image that was moved for one of these two within Options.MigrationThrottle
+// (after a death, a drain or a restart the counts are even again at once; and while somebody
+// has less than half of its share, a tenth of that time is enough), and the last one only where it takes a good deal off the hottest member: with equal input, deciding
 // again moves nothing.
 //
 // Invariants: while a member lives, no image is left without one but those that wait for

@@ -114,12 +114,14 @@ func TestEveryDecision(t *testing.T) {
 				t.Fatalf("%+v went to one that may not have it", i)
 			}
 		}
-		lately := map[string]bool{}
+		moved := map[string]time.Duration{}
 		for _, i := range in.Images {
-			lately[i.ID] = !i.Moved.IsZero() && !i.Moved.After(in.Now) && in.Now.Sub(i.Moved) < in.MigrationThrottle
+			if moved[i.ID] = time.Hour; !i.Moved.IsZero() && !i.Moved.After(in.Now) {
+				moved[i.ID] = in.Now.Sub(i.Moved)
+			}
 		}
 		for _, m := range d.Moves {
-			if (m.Reason == Evened || m.Reason == Cooled) && lately[m.Image] {
+			if m.Reason == Evened && moved[m.Image] < in.MigrationThrottle/impatience || m.Reason == Cooled && moved[m.Image] < in.MigrationThrottle {
 				t.Fatalf("%+v was moved lately", m)
 			}
 		}
@@ -161,7 +163,7 @@ func TestItSettles(t *testing.T) {
 				if m.Reason == Evened {
 					evened++
 				}
-				if at, again := last[m.Image]; again && in.Now.Sub(at) < in.MigrationThrottle {
+				if at, again := last[m.Image]; again && in.Now.Sub(at) < in.MigrationThrottle/impatience {
 					t.Fatalf("%+v was moved %v before", m, in.Now.Sub(at))
 				}
 				last[m.Image] = in.Now
@@ -197,6 +199,117 @@ func TestItSettles(t *testing.T) {
 		}
 		if evened > least {
 			t.Fatalf("%d moves made even what %d could", evened, least)
+		}
+	})
+}
+
+// Loads are measured with noise, and each image's may change once: they come near to each other
+// while the counts stay even, by few exchanges, and then it is quiet.
+func TestLoadsSettle(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := Input{Options: Defaults(), Now: now}
+		in.LeastLoad = 1
+		n := rapid.IntRange(2, 6).Draw(t, "members")
+		for k := range n {
+			in.Members = append(in.Members, member(fmt.Sprintf("%c", 'a'+k)))
+		}
+		in.Images = images("", rapid.IntRange(4*n, 40).Draw(t, "images"))
+		in = apply(in, Decide(in))
+		loads := map[string]float64{}
+		change := func() {
+			for _, i := range in.Images {
+				loads[i.ID] = rapid.Float64Range(0, 100).Draw(t, "load")
+			}
+		}
+		change()
+		hour := func(h int) (moves int) {
+			for range 30 {
+				in = later(in, in.Now.Add(2*time.Minute))
+				for k := range in.Images {
+					noise := 1 + 0.02*float64((h*7+k*13+in.Now.Minute()*5)%11-5)/5
+					in.Images[k].Load = loads[in.Images[k].ID] * noise
+				}
+				d := Decide(in)
+				for _, m := range d.Moves {
+					if m.Reason != Cooled {
+						t.Fatalf("%+v", m)
+					}
+				}
+				moves += len(d.Moves)
+				in = apply(in, d)
+				count := map[string]int{}
+				for _, i := range in.Images {
+					count[i.Owner]++
+				}
+				if spread(count) > 1 {
+					t.Fatalf("uneven: %v", count)
+				}
+			}
+			return moves
+		}
+		for phase := range 2 {
+			before := heatSpread(in, loads)
+			moves := 0
+			for h := range 2 {
+				moves += hour(h)
+			}
+			if moves > len(in.Images) {
+				t.Fatalf("phase %d: %d moves of %d images", phase, moves, len(in.Images))
+			}
+			if after := heatSpread(in, loads); moves > 0 && after >= before {
+				t.Fatalf("phase %d: %d moves, and the members were %.2f unlike and are %.2f", phase, moves, before, after)
+			}
+			if late := hour(2); late > 0 {
+				t.Fatalf("phase %d: %d moves when all was quiet", phase, late)
+			}
+			change()
+		}
+	})
+}
+
+// heatSpread is how unlike the members are: the sum of the squares of their loads.
+func heatSpread(in Input, loads map[string]float64) float64 {
+	heat, sum := map[string]float64{}, 0.0
+	for _, i := range in.Images {
+		heat[i.Owner] += loads[i.ID]
+	}
+	for _, h := range heat {
+		sum += h * h
+	}
+	return sum
+}
+
+// A member dies and comes back again and again: what it had fails over each time, for that
+// has to be, but no image goes back to it twice within a tenth of the throttle.
+func TestAMemberThatComesAndGoes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := Input{Options: Defaults(), Now: now, Members: []Member{member("a"), member("b"), member("c")}}
+		in.Images = images("", rapid.IntRange(3, 60).Draw(t, "images"))
+		last, back := map[string]time.Time{}, 0
+		for end := in.Now.Add(20 * time.Minute); in.Now.Before(end); {
+			c := &in.Members[2]
+			if c.DeadSince.IsZero() {
+				c.DeadSince = in.Now
+			} else {
+				c.DeadSince = time.Time{}
+			}
+			for range rapid.IntRange(5, 60).Draw(t, "seconds") {
+				d := Decide(in)
+				for _, m := range d.Moves {
+					if m.Reason != Evened {
+						continue
+					}
+					back++
+					if at, again := last[m.Image]; again && in.Now.Sub(at) < in.MigrationThrottle/impatience {
+						t.Fatalf("%+v went back %v after it last did", m, in.Now.Sub(at))
+					}
+					last[m.Image] = in.Now
+				}
+				in = later(apply(in, d), in.Now.Add(time.Second))
+			}
+		}
+		if back == 0 {
+			t.Fatal("nothing ever went back")
 		}
 	})
 }

@@ -72,8 +72,9 @@ type Image struct {
 	// Mapped is when its owner got it, for whatever reason: until it has been there for
 	// a while, its load is not known.
 	Mapped time.Time
-	// Moved is when it last went from one living member to another, or away from a dead
-	// one; zero if it never did.
+	// Moved is when it was last moved for balance's sake; zero if it never was. What a death
+	// or an operator moved may be moved again at once: an image that goes to and fro with a
+	// member that comes and goes is moved for balance once in Options.MigrationThrottle.
 	Moved time.Time
 }
 
@@ -86,12 +87,16 @@ type Options struct {
 	// UpdateThrottle is the least time between decisions that move images of living
 	// members (rbd_mirror_image_policy_update_throttle_interval).
 	UpdateThrottle time.Duration
-	// MigrationThrottle is how long an image that was moved is not moved again for
-	// balance's sake (rbd_mirror_image_policy_migration_throttle).
+	// MigrationThrottle is how long an image that was moved for balance's sake is not moved
+	// for it again; a tenth of it while somebody has less than half of its share (rbd_mirror_image_policy_migration_throttle).
 	MigrationThrottle time.Duration
-	// RebalanceTimeout is how long nothing must have been moved before loads are evened
-	// out (rbd_mirror_image_policy_rebalance_timeout; 0, Ceph's default: a minute).
+	// RebalanceTimeout is how long no image must have been moved for balance's sake before
+	// loads are evened out, and how long a member must have an image before its load counts (rbd_mirror_image_policy_rebalance_timeout; 0, Ceph's default: a minute).
 	RebalanceTimeout time.Duration
+	// LeastLoad is by how much the hottest member must exceed the mean, relative to its weight,
+	// before loads are evened out at all, in the unit of Image.Load: where next to nothing is
+	// written, nothing is moved for it.
+	LeastLoad float64
 }
 
 // Defaults are Ceph's defaults, and ours.
@@ -164,8 +169,8 @@ type Move struct {
 	From, To string // member ids; From is "" if nobody had it
 	Seat     string // To's
 	Reason   Reason
-	// Moved is Image.Moved from now on: the time of the decision, but what it was where
-	// the image was placed or inherited.
+	// Moved is Image.Moved from now on: the time of the decision if that is for balance's
+	// sake, and what it was otherwise.
 	Moved time.Time
 }
 
