@@ -27,6 +27,11 @@ type Config struct {
 	Process Process  `json:"process"`
 	// Halts are what an operator has stopped while the daemon runs.
 	Halts Halts `json:"halts,omitempty"`
+	// Drains are the workers, by index, that an operator has told to give their images away
+	// while the daemon runs, with the words of who did.
+	Drains map[int]string `json:"drains,omitempty"`
+	// Limits are the limits on bytes a second that an operator has set while the daemon runs.
+	Limits LimitWishes `json:"limits,omitempty"`
 }
 
 // Process is what the processes of a daemon need besides their work.

@@ -54,9 +54,11 @@ type Warden struct {
 	Workers           uint64
 	ControlSocket     string
 	HTTPAddress       string
-	ClusterAddress    string
+	BindAddress       string
 	BytesInFlight     uint64
 	ImageBytes        uint64
+	ReplayRate        uint64 // bytes a second; 0: no limit
+	SyncRate          uint64 // the same, of first copies
 	WorkerMemoryLimit uint64
 	StartTimeout      time.Duration
 	StopTimeout       time.Duration
@@ -71,6 +73,7 @@ type Warden struct {
 	MonTimeout        time.Duration
 	ConnectTimeout    time.Duration
 	ResyncInPlace     bool
+	BalanceLoad       bool
 	InjectNoBudget    bool
 	StallReport       time.Duration
 	StallRestart      time.Duration
@@ -208,15 +211,21 @@ var wardenTable = []Option{
 	{Name: "rbd_warden_http_address", Type: String, Default: "",
 		About: "HOST:PORT of the status page and of metrics; empty: none",
 		field: func(o *Options) any { return &o.Warden.HTTPAddress }},
-	{Name: "rbd_warden_cluster_address", Type: String, Default: "",
-		About: "HOST:PORT on which this daemon talks to other members; empty: chosen",
-		field: func(o *Options) any { return &o.Warden.ClusterAddress }},
+	{Name: "rbd_warden_bind_addr", Type: String, Default: "",
+		About: "HOST or HOST:PORT where workers listen to those of other daemons, worker N at PORT + N; empty: the address that reaches the cluster, any port",
+		field: func(o *Options) any { return &o.Warden.BindAddress }},
 	{Name: "rbd_warden_bytes_in_flight", Type: Size, Default: "256M", Min: 1 << 20,
 		About: "bytes of journal data that a worker holds at most",
 		field: func(o *Options) any { return &o.Warden.BytesInFlight }},
 	{Name: "rbd_warden_image_bytes_in_flight", Type: Size, Default: "32M", Min: 1 << 20,
 		About: "bytes of journal data that one image holds at most",
 		field: func(o *Options) any { return &o.Warden.ImageBytes }},
+	{Name: "rbd_warden_replay_bytes_per_second", Type: Size, Default: "0",
+		About: "bytes of journal data that the daemon replays a second at most; 0: no limit",
+		field: func(o *Options) any { return &o.Warden.ReplayRate }},
+	{Name: "rbd_warden_sync_bytes_per_second", Type: Size, Default: "0",
+		About: "bytes that the daemon reads a second at most in first copies and re-syncs; 0: no limit",
+		field: func(o *Options) any { return &o.Warden.SyncRate }},
 	{Name: "rbd_warden_worker_memory_limit", Type: Size, Default: "0",
 		About: "bytes of memory at which a worker is killed and started again; 0: derived from rbd_mirror_memory_target",
 		field: func(o *Options) any { return &o.Warden.WorkerMemoryLimit }},
@@ -256,6 +265,9 @@ var wardenTable = []Option{
 	{Name: "rbd_warden_connect_timeout", Type: Duration, Default: "30", Min: 1,
 		About: "time after which an attempt to connect to a cluster is given up",
 		field: func(o *Options) any { return &o.Warden.ConnectTimeout }},
+	{Name: "rbd_warden_balance_load", Type: Bool, Default: "true",
+		About: "even out the workers' measured loads, too, when all have as many images as the others",
+		field: func(o *Options) any { return &o.Warden.BalanceLoad }},
 	{Name: "rbd_warden_resync_in_place", Type: Bool, Default: "true",
 		About: "keep the old copy in a re-sync and copy what differs, instead of everything",
 		field: func(o *Options) any { return &o.Warden.ResyncInPlace }},

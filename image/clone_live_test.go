@@ -29,6 +29,8 @@ type twins struct {
 	serial int
 	last   string // the last I/O
 	rolled bool   // a rollback came to pass: see compareUse
+	// undone are objects that one batch wrote to and gave back: see compareHistories.
+	undone map[uint64]bool
 	// granularity of librbd's discards: 0 without rbd_skip_partial_discard.
 	granularity uint64
 }
@@ -53,7 +55,7 @@ func newTwins(t *testing.T, f *fixture, seed uint64, c cloneCase) *twins {
 	t.Helper()
 	own := *f
 	own.t = t
-	w := &twins{fixture: &own, t: t, rng: rand.New(rand.NewPCG(seed, 9)), base: NewID(f.cluster), granularity: c.granularity}
+	w := &twins{fixture: &own, t: t, rng: rand.New(rand.NewPCG(seed, 9)), base: NewID(f.cluster), granularity: c.granularity, undone: map[uint64]bool{}}
 	conn, err := cephrados.NewConn()
 	w.must(err)
 	w.must(conn.ReadConfigFile(f.conf))
@@ -194,8 +196,23 @@ func (w *twins) write() {
 	for _, io := range ios {
 		w.last += fmt.Sprintf(" %v %d+%d", io.Kind, io.Offset, io.Length)
 	}
+	w.noteUndone(ios)
 	_, err := w.im.Apply(w.ctx(), ios)
 	w.must(err)
+}
+
+func (w *twins) noteUndone(batch []IO) {
+	written := map[ObjectNumber]bool{}
+	for _, io := range batch {
+		for _, e := range w.im.Header().Layout.Extents(io.Offset, io.Length) {
+			switch {
+			case io.Kind != Discard:
+				written[e.Object] = true
+			case written[e.Object]:
+				w.undone[uint64(e.Object)] = true
+			}
+		}
+	}
 }
 
 // compareAndWrite is, where the bytes are equal, a write.

@@ -112,11 +112,17 @@ type Sharing struct {
 // shape gives the head a size in bytes and a share of the parent, without looking at
 // data (src/librbd/deep_copy/SetHeadRequest.cc). The parent stays the one in the header.
 //
+// The object map is never shorter than the head, or whoever opens the image next, when we died meanwhile, gives it up as
+// invalid.
+//
 // The class has no call for the overlap alone: attaching again sets it, never beyond the
 // size, and a smaller size cuts it. Upstream detaches first, which, with deep flatten,
 // detaches the snapshots, too.
 func (im *Image) shape(ctx context.Context, h *Header, size uint64, share Sharing) (Outcome, error) {
 	out := AlreadyDone
+	if err := im.object.grow(ctx, h.Layout.ObjectCount(size)); err != nil {
+		return 0, err
+	}
 	if h.Attached && !share.Attached {
 		var err error
 		if out, err = im.leaveParent(ctx, h); err != nil {

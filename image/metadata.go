@@ -37,9 +37,11 @@ func (im *Image) MetadataRemove(ctx context.Context, key string) (Outcome, error
 
 // Rename gives the image another name: a *NameTakenError if another image has it.
 //
-// Steps, as src/librbd/operation/RenameRequest.cc: the new name's id object, the
-// directory, away with the old name's. At every moment one of the names leads to
-// the image.
+// The steps are those of src/librbd/operation/RenameRequest.cc: the new name's id object,
+// the directory, away with the old name's; but the last two the other way round. At every
+// moment one of the names leads to the image, and whoever dies in between leaves the old
+// name in the directory, so that the next attempt finds out what else is to go. An id
+// object that stays would keep its name from every other image.
 func (im *Image) Rename(ctx context.Context, name string) (Outcome, error) {
 	return im.operate(ctx, fmt.Sprintf("rename to %q", name), func(ctx context.Context, h *Header) (Outcome, error) {
 		old, err := Name(ctx, im.io, h.ID)
@@ -55,15 +57,15 @@ func (im *Image) Rename(ctx context.Context, name string) (Outcome, error) {
 		if err := claimName(ctx, im.io, name, h.ID); err != nil {
 			return 0, err
 		}
+		if err := releaseName(ctx, im.io, old, h.ID); err != nil {
+			return 0, err
+		}
 		err = rados.Tell(ctx, im.io, rbd.DirectoryObject, rbd.DirRenameImage(old, name, h.ID))
 		if errors.Is(err, syscall.EEXIST) {
 			id, _ := rados.Ask(ctx, im.io, rbd.DirectoryObject, rbd.DirGetID(name))
-			return 0, errors.Join(&NameTakenError{Name: name, ID: id}, releaseName(ctx, im.io, name, h.ID))
+			return 0, errors.Join(&NameTakenError{Name: name, ID: id}, claimName(ctx, im.io, old, h.ID), releaseName(ctx, im.io, name, h.ID))
 		}
-		if err != nil {
-			return 0, err
-		}
-		return Done, releaseName(ctx, im.io, old, h.ID)
+		return Done, err
 	})
 }
 

@@ -252,6 +252,17 @@ func (o *objectMap) resize(ctx context.Context, objects uint64) error {
 	return o.tolerate(ctx, err)
 }
 
+// grow makes the map long enough for that many objects, if it is not.
+func (o *objectMap) grow(ctx context.Context, objects uint64) error {
+	o.mu.Lock()
+	enough := o.m == nil || o.m.Size() >= objects
+	o.mu.Unlock()
+	if enough {
+		return nil
+	}
+	return o.resize(ctx, objects)
+}
+
 // loadObjectMap reads a stored map as the bytes of the object. The class method
 // would answer EINVAL for damage and not say where.
 func loadObjectMap(ctx context.Context, io rados.IOContext, object string) (*rbd.ObjectMap, error) {

@@ -77,12 +77,13 @@ func (w *twins) readByUs(whose, snap string) []byte {
 
 // compareHistories compares which objects exist, at the head and for which snapshots.
 // Where the OSD divides an object's history may differ: a discard behind an object's
-// end is no write to it, and trailing zeros are not copied up alike.
+// end is no write to it, and trailing zeros are not copied up alike. What one batch writes
+// and gives back again leaves an empty object there, and none here.
 func (w *twins) compareHistories() {
 	w.t.Helper()
 	want, got := w.histories("theirs"), w.histories("ours")
 	for _, n := range slices.Sorted(maps.Keys(want)) {
-		if got[n] != want[n] {
+		if got[n] != want[n] && !(w.undone[n] && isPart(got[n], want[n])) {
 			w.t.Errorf("object %d: %s, theirs: %s", n, got[n], want[n])
 		}
 	}
@@ -91,6 +92,12 @@ func (w *twins) compareHistories() {
 			w.t.Errorf("object %d: %s, theirs does not exist", n, got[n])
 		}
 	}
+}
+
+// isPart says whether all states of one history are in the other.
+func isPart(part, whole string) bool {
+	in := strings.Fields(whole)
+	return !slices.ContainsFunc(strings.Fields(part), func(s string) bool { return !slices.Contains(in, s) })
 }
 
 func (w *twins) histories(whose string) map[uint64]string {
@@ -172,8 +179,20 @@ func (w *twins) compareUse() {
 		}
 		return du.Images
 	}
-	if want, got := fmt.Sprint(use("theirs")), fmt.Sprint(use("ours")); got != want {
-		w.t.Errorf("rbd du: %s, theirs: %s", got, want)
+	theirs, ours := use("theirs"), use("ours")
+	same := len(theirs) == len(ours)
+	for i := 0; same && i < len(ours); i++ {
+		// What one batch wrote and gave back is an empty object there: see compareHistories.
+		a, _ := theirs[i]["used_size"].(float64)
+		b, _ := ours[i]["used_size"].(float64)
+		empty := float64(len(w.undone)) * float64(w.im.Header().Layout.ObjectSize())
+		if a >= b && a-b <= empty {
+			theirs[i]["used_size"] = b
+		}
+		same = fmt.Sprint(theirs[i]) == fmt.Sprint(ours[i])
+	}
+	if !same {
+		w.t.Errorf("rbd du: %v, theirs: %v", ours, theirs)
 	}
 }
 

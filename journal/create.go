@@ -42,7 +42,7 @@ func Create(ctx context.Context, io rados.IOContext, imageID string, o CreateOpt
 }
 
 func fill(ctx context.Context, io rados.IOContext, header string, data wire.TagData) error {
-	tid, err := allocateTag(ctx, io, header, wire.NewTagClass, data)
+	tid, err := allocateTag(ctx, io, header, wire.NewTagClass, data, always)
 	if err != nil {
 		return err
 	}

@@ -98,8 +98,12 @@ func clientFields(meta wire.ClientMeta) []field {
 		for _, local := range slices.Sorted(maps.Keys(m.SnapSeqs)) {
 			seqs = append(seqs, fmt.Sprintf("%d:%d", local, m.SnapSeqs[local]))
 		}
-		return []field{{"type", "mirror peer"}, {"image_id", m.ImageID}, {"peer_state", m.State.String()},
+		fields := []field{{"type", "mirror peer"}, {"image_id", m.ImageID}, {"peer_state", m.State.String()},
 			{"sync_object_count", m.SyncObjectCount}, {"sync_points", strings.Join(points, ",")}, {"snap_seqs", strings.Join(seqs, ",")}}
+		if len(m.Covered.Open) > 0 {
+			fields = append(fields, field{"covered", m.Covered.At}, field{"open_at_covered", m.Covered.Open})
+		}
+		return fields
 	case wire.CLIClientMeta:
 		return []field{{"type", "cli"}}
 	case wire.UnknownClientMeta:

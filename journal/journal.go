@@ -50,6 +50,11 @@ type Journal struct {
 	meta    Metadata
 	untold  bool // the header was changed after the last notification began
 	telling bool // a goroutine sends notifications
+	news    bool // of what is untold, or being told, something is more than a commit of ours
+	loud    bool // the notification under way tells such news
+
+	watching sync.Mutex   // held while watch begins and ends
+	watch    *headerWatch // nil while nobody watches
 
 	notifies  sync.WaitGroup
 	notifyCtx context.Context
@@ -179,18 +184,20 @@ func (j *Journal) tell(ctx context.Context, what string, op *rados.WriteOp) erro
 	if err := j.header.Write(ctx, j.HeaderObject(), op); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	j.notifyUpdate()
+	j.notifyUpdate(true)
 	return nil
 }
 
 // notifyUpdate tells the header's watchers in the background: a watcher that is
 // gone would hold its caller up for the whole timeout. Changes made while one
 // notification is under way are told by one more. A notification that fails is not
-// reported, since watchers also poll.
-func (j *Journal) notifyUpdate() {
+// reported, since watchers also poll. What is no news to who writes it, a commit, is not told
+// to this Journal's own watchers.
+func (j *Journal) notifyUpdate(news bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.untold = true
+	j.news = j.news || news
 	if j.telling {
 		return
 	}
@@ -209,7 +216,15 @@ func (j *Journal) takeUntold() bool {
 	defer j.mu.Unlock()
 	untold := j.untold
 	j.untold, j.telling = false, untold
+	j.loud, j.news = j.news, false
 	return untold
+}
+
+// ownEcho tells whether a notification is one of this Journal's that has no news for it.
+func (j *Journal) ownEcho(notifier uint64) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.telling && !j.loud && notifier == j.header.Cluster().InstanceID()
 }
 
 func (j *Journal) headerError(op string, err error) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/rbdwarden/rbdwarden/ceph/encoding"
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
@@ -22,6 +23,7 @@ type objectReader struct {
 
 	inflight chan readResult // nil if no read is under way
 	asked    int64           // bytes that the read under way may bring
+	started  time.Time       // when it was begun
 	more     bool            // a read is worth while: not yet read to the end
 	err      error           // a failed read, for when this offset is due
 
@@ -141,7 +143,7 @@ func (r *objectReader) ready() bool { return len(r.inflight) > 0 }
 func (r *objectReader) start(ctx context.Context, t *Tailer, size int64, on *lease) {
 	seen := seenHeader{active: t.meta.ActiveSet, nextTag: t.meta.NextTag, refresh: t.refresh}
 	done := make(chan readResult, 1)
-	r.inflight, r.asked, r.more = done, size, false
+	r.inflight, r.asked, r.more, r.started = done, size, false, t.cfg.Now()
 	t.held.Add(size)
 	number, at := r.number, r.at
 	t.reads.Go(func() {

@@ -50,7 +50,7 @@ func (r *Registration) Is(c wire.Client) bool { return sameClient(r.Known(), c) 
 // Commit stores how far the client has committed, as Journal.Commit. ErrOvertaken if somebody
 // else has written the record.
 func (r *Registration) Commit(ctx context.Context, j *Journal, p wire.ObjectSetPosition) error {
-	return r.change(ctx, j, "commit", func(c *wire.Client) { c.CommitPosition = p }, wire.ClientCommit(r.id(), p))
+	return r.change(ctx, j, commit, func(c *wire.Client) { c.CommitPosition = p }, wire.ClientCommit(r.id(), p))
 }
 
 // Update replaces the client's data. ErrOvertaken if somebody else has written the record.
@@ -64,17 +64,21 @@ func (r *Registration) Unregister(ctx context.Context, j *Journal) error {
 	return r.change(ctx, j, "unregister", func(c *wire.Client) { *c = wire.Client{ID: c.ID} }, wire.ClientUnregister(r.id()))
 }
 
+// commit is what Registration.Commit does.
+const commit = "commit"
+
 func (r *Registration) id() string { return r.Known().ID }
 
 func (r *Registration) change(ctx context.Context, j *Journal, what string, apply func(*wire.Client), call class.Call) error {
+	news := what != commit
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	was := r.known
 	now := was
 	apply(&now)
-	err := j.tellIf(ctx, was.ID, wire.Marshal(was), call)
+	err := j.tellIf(ctx, was.ID, wire.Marshal(was), call, news)
 	if errors.Is(err, syscall.ECANCELED) {
-		err = r.changeStored(ctx, j, &now, apply, call)
+		err = r.changeStored(ctx, j, &now, apply, call, news)
 	}
 	switch {
 	case err == nil:
@@ -88,7 +92,7 @@ func (r *Registration) change(ctx context.Context, j *Journal, what string, appl
 
 // changeStored is change on what is stored, if that says what we know, in whatever release's
 // bytes, or what we wrote last without hearing of it.
-func (r *Registration) changeStored(ctx context.Context, j *Journal, now *wire.Client, apply func(*wire.Client), call class.Call) error {
+func (r *Registration) changeStored(ctx context.Context, j *Journal, now *wire.Client, apply func(*wire.Client), call class.Call, news bool) error {
 	raw, stored, err := j.clientRecord(ctx, r.known.ID)
 	if err != nil {
 		return err
@@ -98,7 +102,7 @@ func (r *Registration) changeStored(ctx context.Context, j *Journal, now *wire.C
 	}
 	*now = stored
 	apply(now)
-	if err = j.tellIf(ctx, stored.ID, raw, call); errors.Is(err, syscall.ECANCELED) {
+	if err = j.tellIf(ctx, stored.ID, raw, call, news); errors.Is(err, syscall.ECANCELED) {
 		return ErrOvertaken
 	}
 	return err
@@ -109,13 +113,13 @@ func sameClient(a, b wire.Client) bool {
 }
 
 // tellIf performs a call if the client's record is those bytes; ECANCELED if it is not.
-func (j *Journal) tellIf(ctx context.Context, id string, raw []byte, call class.Call) error {
+func (j *Journal) tellIf(ctx context.Context, id string, raw []byte, call class.Call, news bool) error {
 	var op rados.WriteOp
 	op.CmpOmap(wire.ClientKey(id), raw).Exec(call)
 	if err := j.header.Write(ctx, j.HeaderObject(), &op); err != nil {
 		return err
 	}
-	j.notifyUpdate()
+	j.notifyUpdate(news)
 	return nil
 }
 

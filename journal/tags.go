@@ -39,27 +39,42 @@ func (j *Journal) Tags(ctx context.Context, clientID string, class *wire.TagClas
 }
 
 // AllocateTag makes the next tag. class may be wire.NewTagClass. Losing a race
-// against another writer (ESTALE) is tried again, as upstream does.
+// against another writer (ESTALE, EEXIST) is tried again.
 func (j *Journal) AllocateTag(ctx context.Context, class wire.TagClass, data wire.TagData) (wire.Tag, error) {
-	tid, err := allocateTag(ctx, j.header, j.HeaderObject(), class, data)
+	return j.AllocateTagIf(ctx, class, data, always)
+}
+
+func always(context.Context) error { return nil }
+
+// AllocateTagIf is AllocateTag unless may, which looks at the journal, returns an error.
+// Whatever tag somebody else has made that may did not see, it is called again.
+func (j *Journal) AllocateTagIf(ctx context.Context, class wire.TagClass, data wire.TagData, may func(context.Context) error) (wire.Tag, error) {
+	tid, err := allocateTag(ctx, j.header, j.HeaderObject(), class, data, may)
 	if err != nil {
 		return wire.Tag{}, err
 	}
-	j.notifyUpdate()
+	j.notifyUpdate(true)
 	return j.Tag(ctx, tid)
 }
 
-func allocateTag(ctx context.Context, io rados.IOContext, header string, class wire.TagClass, data wire.TagData) (wire.TagTID, error) {
+// allocateTag finds out the tag's number first: a tag that comes to be after may has looked
+// takes that number, and the class refuses ours.
+func allocateTag(ctx context.Context, io rados.IOContext, header string, class wire.TagClass, data wire.TagData,
+	may func(context.Context) error,
+) (wire.TagTID, error) {
 	for {
 		tid, err := rados.Ask(ctx, io, header, wire.GetNextTagTID())
 		if err != nil {
 			return 0, fmt.Errorf("allocate journal tag: %w", err)
 		}
+		if err := may(ctx); err != nil {
+			return 0, err
+		}
 		err = rados.Tell(ctx, io, header, wire.TagCreate(tid, class, wire.Marshal(data)))
 		switch {
 		case err == nil:
 			return tid, nil
-		case !errors.Is(err, syscall.ESTALE):
+		case !errors.Is(err, syscall.ESTALE) && !errors.Is(err, syscall.EEXIST): // EEXIST: somebody was quicker
 			return 0, fmt.Errorf("allocate journal tag %d: %w", tid, err)
 		}
 	}

@@ -20,7 +20,7 @@ func (t *Tailer) Next(ctx context.Context, maxBytes int64) (Batch, error) {
 	err := t.collect(ctx, &b, maxBytes)
 	b.Dropped, b.Bridged = t.merge.takeDropped(), t.takeBridged()
 	if len(b.Entries) > 0 || b.Ended != nil {
-		t.poll = t.cfg.MinPoll
+		t.pace.found(t.cfg.Now())
 		return b, nil // an error is met again by the next call
 	}
 	return b, err
@@ -93,6 +93,8 @@ func (t *Tailer) look(ctx context.Context, r *objectReader, mayWait bool) (found
 		if r.inflight != nil {
 			select {
 			case res := <-r.inflight:
+				// Begun a moment ago, by the call before this one, it is a look as good as one of now.
+				t.polled[r.offset] = t.polled[r.offset] || t.cfg.Now().Sub(r.started) < t.cfg.MinPoll
 				t.finishRead(r, res)
 			case <-ctx.Done():
 				return 0, ctx.Err()
@@ -277,9 +279,11 @@ func (t *Tailer) finishRead(r *objectReader, res readResult) {
 	}
 	t.held.Add(t.merge.bytes - before - asked)
 	if n > 0 && atTail {
-		// Something was written: at the other offsets too, most likely.
+		// Something was written. Entries go round the offsets: a single one says nothing but that the next offset is due;
+		// several were written together with others at every offset.
+		next := (r.offset + 1) % t.meta.SplayWidth
 		for _, other := range t.readers {
-			if other != r && other.atEnd && other.inflight == nil {
+			if other != r && (n > 1 || other.offset == next) && other.atEnd && other.inflight == nil {
 				other.more = true
 			}
 		}

@@ -27,10 +27,15 @@ type tailTest struct {
 
 func newTailTest(t *testing.T, cfg TailConfig) *tailTest {
 	t.Helper()
+	return newWideTailTest(t, cfg, 2)
+}
+
+func newWideTailTest(t *testing.T, cfg TailConfig, width uint8) *tailTest {
+	t.Helper()
 	goleak.VerifyNone(t) // nothing left by others
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 	tt := &tailTest{t: t, now: time.Unix(1e9, 0)}
-	tt.io, tt.j = newFakeJournal(t, 2)
+	tt.io, tt.j = newFakeJournal(t, width)
 	if err := tt.j.Register(t.Context(), "peer", wire.MirrorPeerClientMeta{}); err != nil {
 		t.Fatal(err)
 	}
@@ -368,16 +373,16 @@ func TestWaitBacksOffAndWakes(t *testing.T) {
 		if err := tt.tail.Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if tt.tail.poll != want*time.Millisecond {
-			t.Fatalf("next wait is %v, want %v ms", tt.tail.poll, int(want))
+		if tt.tail.pace.wait() != want*time.Millisecond {
+			t.Fatalf("next wait is %v, want %v ms", tt.tail.pace.wait(), int(want))
 		}
 	}
 	tt.entries(0, 1)
 	tt.want(1)
-	if tt.tail.poll != time.Millisecond {
-		t.Errorf("after an entry the next wait is %v", tt.tail.poll)
+	if tt.tail.pace.wait() != time.Millisecond {
+		t.Errorf("after an entry the next wait is %v", tt.tail.pace.wait())
 	}
-	tt.tail.poll = time.Hour
+	tt.tail.pace.next = time.Hour
 	if err := tt.j.Commit(t.Context(), "", nil); err != nil { // somebody changes the header
 		t.Fatal(err)
 	}
@@ -396,11 +401,65 @@ func TestWaitBacksOffAndWakes(t *testing.T) {
 	}
 }
 
+// TestASingleEntryCostsTwoReads lets entries come one by one, as under slow writes: each costs the read that finds it and one
+// ahead at the offset that is due then. Several at once are read at all offsets together.
+func TestASingleEntryCostsTwoReads(t *testing.T) {
+	const width, entries = 4, 12
+	tt := newWideTailTest(t, TailConfig{Recheck: time.Hour}, width)
+	tt.want(0)
+	count := func() (n int) {
+		tt.io.mu.Lock()
+		defer tt.io.mu.Unlock()
+		for o := range wire.ObjectNumber(width) {
+			n += tt.io.reads[wire.DataObject(7, testImage, o)]
+		}
+		return n
+	}
+	before := count()
+	for tid := range wire.EntryTID(entries) {
+		tt.io.put(wire.ObjectNumber(tid%width), wire.Entry{TID: tid, Payload: []byte("payload")}, false)
+		tt.want(1)
+	}
+	if n := count() - before; n > 2*entries+4 { // one ahead may come after it was looked for
+		t.Errorf("%d reads for %d entries that came one by one", n, entries)
+	}
+	for tid := wire.EntryTID(entries); tid < 3*entries; tid++ {
+		tt.io.put(wire.ObjectNumber(tid%width), wire.Entry{TID: tid, Payload: []byte("payload")}, false)
+	}
+	before = count()
+	tt.want(2 * entries)
+	if n := count() - before; n > 2*width+1 {
+		t.Errorf("%d reads for %d entries that came at once", n, 2*entries)
+	}
+}
+
+// TestAtTail goes through what makes another look at once worth while.
+func TestAtTail(t *testing.T) {
+	tt := newTailTest(t, TailConfig{})
+	if tt.tail.AtTail() {
+		t.Error("nothing was read yet")
+	}
+	tt.entries(0, 3)
+	tt.want(3)
+	if !tt.tail.AtTail() {
+		t.Error("all was handed out")
+	}
+	tt.tail.readers[0].more = true // as when a read of another offset brought several entries
+	if tt.tail.AtTail() {
+		t.Error("an offset may have more")
+	}
+	tt.tail.readers[0].more = false
+	tt.tail.meta.ActiveSet++
+	if tt.tail.AtTail() {
+		t.Error("the primary writes to a later set")
+	}
+}
+
 func TestWatchIsSetAgainWhenLost(t *testing.T) {
 	tt := newTailTest(t, TailConfig{})
 	tt.want(0)
 	tt.io.loseWatches()
-	tt.tail.poll = time.Hour
+	tt.tail.pace.next = time.Hour
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		tt.io.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 )
 
 // TailConfig says how a Tailer reads. Zero fields get defaults.
@@ -22,8 +23,8 @@ type TailConfig struct {
 	// that are not Done: as long as they are not, it may wait.
 	Credit Credit
 	Hungry func()
-	// MinPoll and MaxPoll bound how long Wait waits: it begins with MinPoll after
-	// something came and doubles up to MaxPoll. Defaults 20 ms and 5 s.
+	// MinPoll and MaxPoll bound how long Wait waits, at the pace at which entries come.
+	// Defaults 20 ms and 5 s.
 	MinPoll, MaxPoll time.Duration
 	// Recheck is the longest time for which the header is believed while there is
 	// nothing new, although no notification came. Default 10 s.
@@ -86,7 +87,7 @@ type Tailer struct {
 	refresh uint64        // counts readings of the header
 	dirty   atomic.Bool   // the header has changed since meta
 	wake    chan struct{} // ends Wait early
-	poll    time.Duration // how long the next Wait waits
+	pace    pace          // how long the next Wait waits
 
 	ledger  *ledger
 	held    atomic.Int64
@@ -106,7 +107,7 @@ type Tailer struct {
 func NewTailer(ctx context.Context, j *Journal, cfg TailConfig) (*Tailer, error) {
 	t := &Tailer{j: j, cfg: cfg.withDefaults(), wake: make(chan struct{}, 1), minRead: defaultMinRead, ledger: newLedger(cfg.Credit)}
 	t.budget.Store(t.cfg.Budget)
-	t.poll = t.cfg.MinPoll
+	t.pace = pace{least: t.cfg.MinPoll, most: t.cfg.MaxPoll}
 	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	stop, err := j.Watch(ctx, t.changed)
 	if err != nil {
@@ -186,17 +187,30 @@ func (j *Journal) event(e Entry) (wire.EventEntry, error) {
 // Metadata is the header as the tailer saw it last.
 func (t *Tailer) Metadata() Metadata { return t.j.Metadata() }
 
+// AtTail says that all that had been written when it was last looked for was handed out, at every offset. Another look at
+// once would hardly find anything: who has had entries does well to Wait first, so that what is written meanwhile is read
+// together.
+func (t *Tailer) AtTail() bool {
+	for o, r := range t.readers {
+		behind := t.meta.ActiveSet > r.number.Set(t.meta.SplayWidth)
+		if !r.atEnd || r.more || r.inflight != nil || r.err != nil || behind || !t.merge.queues[o].empty() {
+			return false
+		}
+	}
+	return true
+}
+
 // Wait waits until it is worth while to call Next again: until the header
-// changed, or for a time that grows while nothing comes.
+// changed, or for a time that grows while nothing comes (see pace).
 func (t *Tailer) Wait(ctx context.Context) error {
-	timer := time.NewTimer(t.poll)
+	timer := time.NewTimer(rhythm.Within(t.pace.wait()))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-t.wake:
 	case <-timer.C:
-		t.poll = min(2*t.poll, t.cfg.MaxPoll)
+		t.pace.nothing(t.cfg.Now())
 	}
 	return nil
 }

@@ -47,6 +47,15 @@
 // outcome; then the pending one is applied first. (rbd-mirror lets them overtake;
 // after a crash it then replays them on an image that already has their successors.)
 //
+// # What the image has already
+//
+// A copy is made at a sync point, and the position then lies before operations that were
+// under way there (Cover finds them). Up to the sync point's event nothing else is done
+// again (Config.Covered): a compare-and-write would not come out as it did, a snapshot not
+// have in it what it had. What was under way takes effect behind it, as if its event were
+// there: what it had done by then, snapshots it had taken among it, is in the copy, and
+// nothing that it keeps waiting was written before it had done it.
+//
 // # Memory
 //
 // Held tells the bytes of payload that the planner and unfinished steps hold; the

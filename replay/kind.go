@@ -50,3 +50,34 @@ func concurrent(op journal.Operation) bool {
 	_, flatten := op.(journal.Flatten)
 	return flatten
 }
+
+// subjects names what an operation changes, for operations of which the later one has the
+// last word. A flatten changes what no other does.
+func subjects(op journal.Operation) []string {
+	const snapshot, metadata = "snapshot ", "metadata "
+	switch v := op.(type) {
+	case journal.SnapCreate:
+		return []string{snapshot + v.Name}
+	case journal.SnapRemove:
+		return []string{snapshot + v.Name}
+	case journal.SnapProtect:
+		return []string{snapshot + v.Name}
+	case journal.SnapUnprotect:
+		return []string{snapshot + v.Name}
+	case journal.SnapRename:
+		return []string{snapshot + v.OldName, snapshot + v.NewName}
+	case journal.SnapLimit:
+		return []string{"snapshot limit"}
+	case journal.Rename:
+		return []string{"name"}
+	case journal.Resize, journal.SnapRollback:
+		return []string{"size"}
+	case journal.UpdateFeatures:
+		return []string{"features"}
+	case journal.MetadataSet:
+		return []string{metadata + v.Key}
+	case journal.MetadataRemove:
+		return []string{metadata + v.Key}
+	}
+	return nil
+}

@@ -34,6 +34,15 @@ func (p *Planner) consume(e Entry) bool {
 		p.changeTag(e.Position.Tag)
 		return true
 	}
+	if p.covering {
+		if !after(e.Position, p.cfg.Covered.At) {
+			p.consumeCovered(e)
+			return true
+		}
+		if !p.leaveCovered() {
+			return false
+		}
+	}
 	switch ev := e.Event.(type) {
 	case journal.AioWrite, journal.AioDiscard, journal.AioWriteSame:
 		return p.consumeIO(e)

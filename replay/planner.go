@@ -11,6 +11,8 @@ type Config struct {
 	SplayWidth uint8
 	// Committed is the client's commit position; entries behind it are pushed.
 	Committed journal.ObjectSetPosition
+	// Covered says which entries the image has the effects of, if any.
+	Covered journal.Covered
 
 	// StepBytes and StepIOs bound a Writes step (payload in bytes, I/Os). One larger
 	// entry is a step of its own.
@@ -82,6 +84,7 @@ type Planner struct {
 	ids      StepID
 	err      error
 
+	covering bool         // the entries being planned may be covered (Config.Covered)
 	pending  []*pendingOp // events planned, operations not; in the journal's order
 	outcomes outcomes
 	waiting  *opKey // the outcome without which planning cannot go on
@@ -102,6 +105,7 @@ func New(cfg Config) *Planner {
 		outcomes: outcomes{results: map[opKey]int32{}, presumed: map[opKey]bool{}},
 		asked:    map[opKey]bool{},
 		safe:     newCheckpoint(cfg.SplayWidth, cfg.Committed),
+		covering: len(cfg.Covered.Open) > 0,
 		dirty:    true, // what a replay before us did behind Committed is unknown
 	}
 }

@@ -309,7 +309,7 @@ func (p *primary) start(t *rapid.T, ev journal.Operation) {
 	if v, ok := ev.(journal.SnapCreate); ok {
 		for _, r := range slices.Clone(p.running) {
 			// It works on the snapshot that had the name when it began.
-			if _, exists := p.snaps[v.Name]; !exists && renames(r.op, v.Name) {
+			if _, exists := p.snaps[v.Name]; !exists && slices.Contains(subjects(r.op), "snapshot "+v.Name) {
 				p.perform(r)
 			}
 		}

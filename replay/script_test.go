@@ -20,7 +20,8 @@ var rewrite = flag.Bool("rewrite", false, "write the outputs into the scripts un
 // lines that start with "#" are remarks, and the rest is what the planner answers.
 //
 //	> config NAME=VALUE ...             a new planner: splay, step-bytes, step-ios,
-//	                                    held-bytes, held-entries, in-flight, pending
+//	                                    held-bytes, held-entries, in-flight, pending;
+//	                                    covered (an entry of tag 0), open (an operation)
 //	> tag N                             the next entries are of this tag
 //	> push EVENT                        one entry; its number is the next of the tag
 //	> next                              all steps that may start now
@@ -131,6 +132,10 @@ func (s *stage) config(words []string) {
 			cfg.InFlight = n
 		case "pending":
 			cfg.Pending = n
+		case "covered":
+			cfg.Covered.At.Entry = journal.EntryTID(n)
+		case "open":
+			cfg.Covered.Open = append(cfg.Covered.Open, journal.OpTID(n))
 		default:
 			s.t.Fatalf("unknown setting %q", w)
 		}

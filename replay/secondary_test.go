@@ -16,6 +16,8 @@ type secondary struct {
 	disk
 	entries   []Entry // of the journal
 	committed journal.ObjectSetPosition
+	copied    *syncPoint // what the disk was copied from; nil: it was empty
+	covered   journal.Covered
 	// done[i]: entry i has had its effect since the last crash, or its effect was not
 	// wanted (a failed operation).
 	done    []bool
@@ -50,10 +52,16 @@ func (s *secondary) start() {
 	for i := range s.pushed {
 		s.done[i] = true
 	}
+	if s.copied != nil {
+		for i := range s.copied.at + 1 {
+			s.done[i] = s.done[i] || !slices.Contains(s.copied.left, i)
+		}
+	}
 	s.running, s.asks = nil, nil
 	s.planner = New(Config{
 		SplayWidth:  splay,
 		Committed:   s.committed,
+		Covered:     s.covered,
 		StepBytes:   rapid.SampledFrom([]int{1, 40, 1000}).Draw(s.t, "step bytes"),
 		StepIOs:     rapid.SampledFrom([]int{1, 3, 100}).Draw(s.t, "step ios"),
 		HeldBytes:   rapid.SampledFrom([]int{1, 60, 10000}).Draw(s.t, "held bytes"),

@@ -55,9 +55,16 @@ type Worker struct {
 	LastTold  time.Time   `json:"last_told"`      // when the second group was told
 	Waits     string      `json:"waits,omitzero"` // what it waits for, "" for nothing
 
+	// Drained says who has told it to give its images away; "" if nobody did.
+	Drained string `json:"drained,omitempty"`
+	// Parts are its parts in pools, as a member of each.
+	Parts []Part `json:"parts,omitempty"`
+
 	Member string  `json:"member,omitempty"` // its name among the members of the cluster
 	FSID   string  `json:"fsid,omitempty"`   // of the local Ceph cluster
 	Budget *Budget `json:"budget,omitempty"`
+	// Limits are those on bytes a second that are in force.
+	Limits []Limit `json:"limits,omitempty"`
 	// LocalSocket is the admin socket of the connection to the local cluster.
 	LocalSocket string `json:"local_admin_socket,omitempty"`
 	// Syncs are the initial syncs of images, Deletions the removals of copies whose primary
@@ -67,6 +74,14 @@ type Worker struct {
 	Replayed  Replayed `json:"replayed"`
 	Pools     []Pool   `json:"pools"`
 	Notes     []string `json:"notes,omitempty"` // anything else that a person should know
+}
+
+// Part is what a worker has of a pool by the image map, and who could take it.
+type Part struct {
+	PoolID int64    `json:"pool_id"`
+	Images int      `json:"images"`
+	Takers []string `json:"takers"` // seats of the other members that take images
+	Frozen bool     `json:"frozen,omitempty"`
 }
 
 // Slots is the use of a bound on how many of something are under way together.
@@ -238,6 +253,8 @@ type Image struct {
 	History   []Cause   `json:"history,omitempty"` // the last ends, of whatever it is part of, too; newest last
 	// StalledSeconds is for how long it has made no progress although it should; 0: it does.
 	StalledSeconds float64 `json:"stalled_seconds,omitempty"`
+	// HeldBack is the limit on bytes a second that makes it slower than it could be; "": none.
+	HeldBack string `json:"held_back_by,omitempty"`
 	// Trace is newest last and bounded. Only the daemon has it, for who asks for it.
 	Trace []Step `json:"trace,omitempty"`
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -38,3 +39,6 @@ func (c *Cause) Short(max int) string {
 	}
 	return Bounded(Stamp(c.When)+" "+c.What+": "+c.String(), max)
 }
+
+// DaemonName is how people are told of a daemon.
+func DaemonName(host string, pid int) string { return fmt.Sprintf("%s, pid %d", host, pid) }

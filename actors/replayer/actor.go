@@ -27,6 +27,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 	"github.com/rbdwarden/rbdwarden/supervision"
 )
 
@@ -397,7 +398,7 @@ const calm = 30 * time.Second
 // the lag grows by itself.
 func (a *Actor) tick(c actor.Context) {
 	self, system, life := c.Self(), c.ActorSystem(), a.replaying
-	time.AfterFunc(tickInterval, func() { system.Root.Send(self, tickDue{life}) })
+	time.AfterFunc(rhythm.Within(tickInterval), func() { system.Root.Send(self, tickDue{life}) })
 }
 
 const tickInterval = 5 * time.Second

@@ -96,7 +96,9 @@ func (p *performer) operate(ctx context.Context, s replay.Operation) error {
 	var err error
 	switch ev := s.Event.(type) {
 	case wire.SnapCreate:
-		err = p.snapCreate(ctx, ev)
+		if err = p.snapCreate(ctx, ev); err == nil && p.ourSyncPoint(ev.Name) {
+			p.sweep()
+		}
 	case wire.SnapRemove:
 		if err = p.clonesFirst(ctx, ev); err == nil {
 			err = onSnapshot(ctx, im.SnapRemove, ev.Namespace, ev.Name)

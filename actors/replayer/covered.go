@@ -3,10 +3,10 @@ package replayer
 import (
 	"context"
 	"errors"
-	"slices"
 
 	wire "github.com/rbdwarden/rbdwarden/ceph/journal"
 	"github.com/rbdwarden/rbdwarden/journal"
+	"github.com/rbdwarden/rbdwarden/replay"
 )
 
 // skipToSyncPoint moves our commit position over the entries before the sync point's own
@@ -18,88 +18,44 @@ import (
 // under its name would be taken anew from what the head is now, and one that is gone
 // cannot be protected.
 //
+// An operation that is under way at the sync point is still to be replayed, so the position
+// stays before it, and the record says what between the two to pass over.
+//
 // Whatever is unclear (damage, an event that nobody knows, no such event) leaves the
 // position where it is: replay meets it again and tells.
-func (p *performer) skipToSyncPoint(ctx context.Context, j *journal.Journal, name string) error {
+func (p *performer) skipToSyncPoint(ctx context.Context, j *journal.Journal, name string) (covered wire.Covered, err error) {
 	client, err := j.Client(ctx, p.Local.MirrorUUID)
 	if err != nil {
-		return err
+		return covered, err
 	}
 	t, err := journal.NewTailer(ctx, j, p.lookingAhead(p.Local.MirrorUUID))
 	if err != nil {
-		return err
+		return covered, err
 	}
 	defer t.Close()
-	c := &covered{width: j.Metadata().SplayWidth, name: name, position: slices.Clone(client.CommitPosition)}
+	c := replay.NewCover(j.Metadata().SplayWidth, client.CommitPosition, name)
 	for {
 		b, err := t.Next(ctx, lookAheadBudget)
 		var corrupt *journal.CorruptError
 		if errors.As(err, &corrupt) {
-			return nil
+			return covered, nil
 		}
 		if err != nil {
-			return err
+			return covered, err
 		}
 		for _, e := range b.Entries {
 			ev, err := t.Event(e)
 			if _, unknown := ev.Event.(wire.Unknown); err != nil || unknown {
-				return nil
+				return covered, nil
 			}
-			if c.entry(e.Position, ev.Event) {
-				return p.ours.Commit(ctx, j, c.position)
+			if position, covered, found := c.Push(e.Position, ev.Event); found {
+				return covered, p.ours.Commit(ctx, j, position)
 			}
 		}
 		done(b.Entries)
 		if b.CaughtUp {
 			p.Log.Warn().Str("snapshot", name).Msg("the sync point's event is not in the remote journal; replay begins before it")
-			return nil
+			return covered, nil
 		}
 	}
-}
-
-// covered finds out how much of a journal the copy of a sync point has: all before the
-// sync point's event but operations that had not ended then.
-type covered struct {
-	width    uint8
-	name     string // the sync point's
-	position wire.ObjectSetPosition
-	tag      wire.TagTID
-	open     []openOperation // without OpFinish so far, oldest first
-}
-
-// openOperation is an operation with the commit position that lies before its event.
-type openOperation struct {
-	op     wire.OpTID
-	before wire.ObjectSetPosition
-}
-
-// entry looks at the next entry. True if it is the sync point's event; then position is
-// how far the copy reaches.
-func (c *covered) entry(at wire.ObjectPosition, ev wire.Event) (found bool) {
-	if at.Tag != c.tag { // the primary has ended all operations of an older session
-		c.tag, c.open = at.Tag, nil
-	}
-	switch v := ev.(type) {
-	case wire.OpFinish:
-		c.open = slices.DeleteFunc(c.open, func(o openOperation) bool { return o.op == v.Op })
-	case wire.Operation:
-		if create, ok := v.(wire.SnapCreate); ok && create.Name == c.name {
-			c.advance(at)
-			if len(c.open) > 0 {
-				c.position = c.open[0].before
-			}
-			return true
-		}
-		c.open = append(c.open, openOperation{op: v.Operation(), before: slices.Clone(c.position)})
-	}
-	c.advance(at)
-	return false
-}
-
-// advance puts an entry first and lets go of the older one at its splay offset.
-func (c *covered) advance(at wire.ObjectPosition) {
-	c.position = slices.DeleteFunc(c.position, func(p wire.ObjectPosition) bool {
-		return p.Object.SplayOffset(c.width) == at.Object.SplayOffset(c.width)
-	})
-	c.position = slices.Insert(c.position, 0, at)
 }

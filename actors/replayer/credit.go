@@ -28,6 +28,8 @@ type Credit interface {
 	journal.Credit
 	// Held is in bytes.
 	Held() int64
+	// Wanted tells whether others wait for what somebody holds.
+	Wanted() bool
 }
 
 // handed are the entries that the machine was given and that count, oldest first.

@@ -44,7 +44,7 @@ func (p *performer) due(ctx context.Context) (core.Msg, error) {
 			m := h.batch
 			h.batch = core.EntriesRead{}
 			if delay <= 0 {
-				p.tailer.SetBudget(p.Tail.Budget)
+				p.tailer.SetBudget(p.readAhead())
 			}
 			return m, nil
 		}

@@ -25,10 +25,13 @@ const cloneSize = 1 << 20
 
 // localClone makes a local copy of a clone, "child", of "base"; the bytes are 1. The
 // parent's snapshot is in the trash.
-func localClone(t *testing.T) rados.IOContext {
+func localClone(t *testing.T) rados.IOContext { return localCloneAmid(t, nil) }
+
+// localCloneAmid is localClone where faults judges each operation.
+func localCloneAmid(t *testing.T, faults mem.Faults) rados.IOContext {
 	t.Helper()
 	ctx := t.Context()
-	store := mem.New(mem.Options{Config: map[string]string{
+	store := mem.New(mem.Options{Faults: faults, Config: map[string]string{
 		"rbd_default_data_pool": "", "rbd_journal_order": "24", "rbd_journal_splay_width": "4", "rbd_journal_pool": "",
 	}})
 	store.AddPool("rbd")

@@ -304,8 +304,29 @@ func (p *performer) allocateTag(ctx context.Context, data wire.TagData) (core.Ms
 		return nil, err
 	}
 	defer done()
-	if _, err := p.local.journal.AllocateTag(ctx, p.local.role().tagClass, data); err != nil {
+	if err := p.local.newTag(ctx, data); err != nil {
 		return nil, err
 	}
 	return core.LocalTagAllocated{Data: data}, nil
+}
+
+// newTag makes the local journal's newest tag, which says who is primary. The caller has
+// passed the gate.
+//
+// Invariant: a tag that says that this image is primary is never followed by one of ours. A
+// promotion whose notification was lost, or has not arrived yet, would be undone: whoever
+// opens the image next would take it for a copy and replay over what its user has written.
+func (l *localImage) newTag(ctx context.Context, data wire.TagData) error {
+	_, err := l.journal.AllocateTagIf(ctx, l.role().tagClass, data, func(ctx context.Context) error {
+		r, err := readRole(ctx, l.journal)
+		if err != nil || r.promotion() != core.Primary {
+			return err
+		}
+		l.state.Lock()
+		l.now = r
+		l.state.Unlock()
+		l.notify(core.LocalJournalChanged{Promotion: r.promotion(), ResyncRequested: r.resync})
+		return errPromoted
+	})
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -188,5 +189,6 @@ func (p *performer) openRemote(ctx context.Context, imageID string) (core.Msg, e
 		return nil, err
 	}
 	p.remoteHeader = h
+	p.stray = slices.ContainsFunc(h.Snapshots, func(s image.Snapshot) bool { return p.ourSyncPoint(s.Name) })
 	return core.RemoteOpened{}, nil
 }

@@ -28,7 +28,6 @@ import (
 	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/image/lock"
-	imagesync "github.com/rbdwarden/rbdwarden/image/sync"
 	"github.com/rbdwarden/rbdwarden/journal"
 	"github.com/rbdwarden/rbdwarden/messages"
 	mirrorpool "github.com/rbdwarden/rbdwarden/mirror"
@@ -71,6 +70,10 @@ type scene struct {
 	op        wire.OpTID
 	credit    func() replayer.Credit // of a budget that it shares; nil: none
 	urgent    func() replayer.Credit
+	pace      func() replayer.Paced         // limits on bytes a second; nil: none
+	patience  supervision.Patience          // zero: nobody watches
+	journals  bool                          // sync points are journalled
+	onSync    func(create func())           // makes the sync point by create; nil: as it is
 	fault     atomic.Pointer[mem.FaultFunc] // judges the operations of a scene without chaos
 }
 
@@ -279,11 +282,11 @@ func (s *scene) newImage(key messages.ImageKey, here, there replayer.Site) actor
 			WatchTimeout: 300 * time.Millisecond, CheckInterval: 20 * time.Millisecond, CleanupTimeout: time.Second,
 			ReacquireTimeout: time.Second,
 		},
-		RemoteSnapshots:    func(id string) imagesync.Snapshots { return s.librbd(id) },
+		RemoteSnapshots:    s.remoteSnapshots,
 		Tail:               journal.TailConfig{Budget: 1 << 20, MinPoll: time.Millisecond, MaxPoll: 10 * time.Millisecond, Recheck: 50 * time.Millisecond},
 		Trashed:            func() {},
 		CheckpointInterval: time.Millisecond, Log: zerolog.Nop(),
-		NewCredit: s.credit, NewUrgentCredit: s.urgent,
+		NewCredit: s.credit, NewUrgentCredit: s.urgent, Pace: s.pace,
 	}
 	return replayer.New(replayer.Options{
 		Key: key,
@@ -296,7 +299,7 @@ func (s *scene) newImage(key messages.ImageKey, here, there replayer.Site) actor
 			_, again := replayer.Retry(cause, 1, 0)
 			return 5 * time.Millisecond, again
 		},
-		Log: zerolog.Nop(), CloseTimeout: 10 * time.Second,
+		Log: zerolog.Nop(), CloseTimeout: 10 * time.Second, Patience: s.patience,
 	})
 }
 

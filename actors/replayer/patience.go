@@ -34,9 +34,15 @@ func (c patientCredit) Take(ctx context.Context, bytes int64) error {
 	}
 	c.waiting.Add(1)
 	defer c.waiting.Add(-1)
-	given := make(chan struct{})
-	defer close(given)
+	return beating(ctx, nil, func() error { return c.Credit.Take(ctx, bytes) })
+}
+
+// beating waits for something here, and gives the effect that waits a pulse meanwhile. It calls beside now and then, not any
+// more when it returns; beside may be nil.
+func beating(ctx context.Context, beside func(context.Context), wait func() error) error {
+	given, over := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(over)
 		tick := time.NewTicker(waitBeat)
 		defer tick.Stop()
 		for {
@@ -45,16 +51,26 @@ func (c patientCredit) Take(ctx context.Context, bytes int64) error {
 				return
 			case <-tick.C:
 				beat(ctx, nil)
+				if beside != nil {
+					beside(ctx)
+				}
 			}
 		}
 	}()
-	return c.Credit.Take(ctx, bytes)
+	defer func() {
+		close(given)
+		<-over
+	}()
+	return wait()
 }
 
 // Excuse says what the image's reads wait for here; "" if they do not wait.
 func (p *performer) Excuse() string {
 	if p.waiting.Load() > 0 {
 		return "for memory that other images hold"
+	}
+	if p.waitsItsTurn() {
+		return "for its limit"
 	}
 	return ""
 }

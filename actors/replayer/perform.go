@@ -49,6 +49,8 @@ type Resources struct {
 	NewUrgentCredit func() Credit
 	// NewApplyCredit makes a user of the budget of what is being applied; nil: there is none.
 	NewApplyCredit func() Credit
+	// Pace gives the image its limits on bytes a second; nil: it has none.
+	Pace func() Paced
 	// Mirroring are the options that an image or its pool may override.
 	Mirroring image.MirroringOptions
 	// Trashed is called when a local image was moved to the trash.
@@ -78,7 +80,7 @@ type performer struct {
 	journal      *journal.Journal // the remote one, from InitJournaler until Close
 	copyID       string           // id of the local image that the remote journal is replayed to
 	committed    func()           // stops watching the remote journal
-	looks        sync.WaitGroup   // of remoteChanged and trim
+	looks        sync.WaitGroup   // of remoteChanged, trim and sweep
 	trimming     atomic.Bool      // a trim is to come
 	open         context.Context  // ends when the remote journal is closed
 	shut         context.CancelFunc
@@ -87,6 +89,8 @@ type performer struct {
 	credit       Credit // of the worker's budget; nil: there is none
 	waiting      atomic.Int32
 	handed       handed
+	pacing       atomic.Pointer[Paced]          // see paced
+	expected     int64                          // bytes that the next read of the journal may bring: what the last one did
 	ear          atomic.Pointer[journal.Tailer] // tailer, for Heard
 	readErr      error                          // met behind entries that were delivered; the next read's result
 	snaps        *snapMap
@@ -95,6 +99,8 @@ type performer struct {
 
 	wanted   atomic.Pointer[string] // the name that the local image is to get
 	renaming atomic.Bool            // keepRenaming runs
+
+	stray bool // the primary had sync points of ours when it was looked at
 }
 
 // NewPerformer returns a performer. notify is called with what it notices by itself.
@@ -271,6 +277,8 @@ func (p *performer) Close(ctx context.Context) error {
 		p.tailer = nil
 		p.handed.reset()
 	}
+	p.unpaced()
+	p.expected = 0
 	if p.shut != nil {
 		p.shut()
 	}

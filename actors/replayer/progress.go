@@ -64,6 +64,7 @@ const maxLastCause = 200
 //	silent_seconds  for so long the primary's cluster has not answered; only while it does not
 //	stalled_seconds for so long nothing was done here although something waits; only while it is so
 //	stalled_in      what is under way
+//	held_back_by    the limit on bytes a second that makes it slower than it could be; only while one does
 //	restarts        how often supervision has started the image again; only if it has
 //	last_cause      when and why the last time
 func (a *Actor) replayDescription(now time.Time) string {
@@ -85,6 +86,9 @@ func (a *Actor) replayDescription(now time.Time) string {
 	}
 	if stall := a.stalledFor(now); stall > 0 {
 		d["stalled_seconds"], d["stalled_in"] = int64(stall.Seconds()), a.stallsIn
+	}
+	if held := a.heldBack(now); held != "" {
+		d["held_back_by"] = held
 	}
 	if p.ReplayDelay > 0 {
 		d["replay_delay_seconds"] = p.ReplayDelay.Seconds() // the lag is meant

@@ -53,7 +53,7 @@ func (p *performer) initJournaler(ctx context.Context, imageID string) (core.Msg
 	primary, _ := meta.Client(wire.MasterClientID)
 	return core.JournalerReady{
 		Disconnected: client.State != wire.Connected, SplayWidth: meta.SplayWidth,
-		Committed: client.CommitPosition, Primary: primary.CommitPosition,
+		Committed: client.CommitPosition, Primary: primary.CommitPosition, Covered: peer.Covered,
 	}, nil
 }
 
@@ -121,6 +121,9 @@ func (p *performer) startTailing(ctx context.Context) (core.Msg, error) {
 		return nil, err
 	}
 	p.ear.Store(p.tailer)
+	if p.stray {
+		p.sweep()
+	}
 	return core.ReplayStarted{Promotion: r.promotion(), ResyncRequested: r.resync}, nil
 }
 
@@ -134,8 +137,13 @@ func (p *performer) readEntries(ctx context.Context, maxBytes int) (core.Msg, er
 		p.readErr = nil
 		return nil, err
 	}
+	if p.tailer.AtTail() {
+		if err := p.tailer.Wait(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for {
-		b, err := p.tailer.Next(ctx, int64(maxBytes))
+		b, err := p.next(ctx, int64(maxBytes))
 		if err != nil {
 			return nil, err
 		}

@@ -70,7 +70,7 @@ func (p *performer) startResync(ctx context.Context, remoteID string) (core.Msg,
 	m := core.ResyncBegun{Kept: true, TagData: p.local.role().data}
 	// As that of a first copy: it follows the remote, and no history parts them.
 	if tag := (wire.TagData{MirrorUUID: p.Remote.MirrorUUID}); m.TagData.MirrorUUID != tag.MirrorUUID || m.TagData.Predecessor.CommitValid {
-		if _, err := p.local.journal.AllocateTag(ctx, p.local.role().tagClass, tag); err != nil {
+		if err := p.local.newTag(ctx, tag); err != nil {
 			return nil, err
 		}
 		m.TagData = tag

@@ -11,6 +11,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 )
 
 // reportInterval is how often a status that changes all the time (positions,
@@ -28,7 +29,7 @@ func (a *Actor) publish(c actor.Context) {
 	}
 	a.pending = true
 	self, system := c.Self(), c.ActorSystem()
-	time.AfterFunc(reportInterval, func() { system.Root.Send(self, reportDue{}) })
+	time.AfterFunc(rhythm.Within(reportInterval), func() { system.Root.Send(self, reportDue{}) })
 }
 
 func (a *Actor) report(c actor.Context) {
@@ -51,7 +52,7 @@ func (a *Actor) snapshot(now time.Time) report.Image {
 		EntriesBehind: -1, LagSeconds: -1, SyncPercent: -1,
 		BytesPerSecond: bytes, EventsPerSecond: entries, Restarts: past.Restarts, Replayed: a.replayed.Read(),
 		Stopped: a.halted, Paused: a.paused != "", Settled: a.settled, NextStart: a.nextAt, LastCause: past.LastCause, History: past.Ends,
-		Parked: a.parked(), StalledSeconds: a.stalledFor(now).Seconds(),
+		Parked: a.parked(), HeldBack: a.heldBack(now), StalledSeconds: a.stalledFor(now).Seconds(),
 	}
 	if p, ok := a.core.Progress(); ok {
 		r.EntriesBehind = p.EntriesBehind
@@ -67,6 +68,20 @@ func (a *Actor) snapshot(now time.Time) report.Image {
 		r.SyncPercent = syncPercent(a.core.Sync())
 	}
 	return r
+}
+
+// slowed is a Performer that knows whether a limit on bytes a second slows it down.
+type slowed interface {
+	// HeldBack says which; "" if none does.
+	HeldBack(now time.Time) string
+}
+
+// heldBack is the limit that slows the image down; "" if none does.
+func (a *Actor) heldBack(now time.Time) string {
+	if s, ok := a.perform.(slowed); ok {
+		return s.HeldBack(now)
+	}
+	return ""
 }
 
 // past is how often the image was started again, by whomever, and why the last time.
@@ -95,6 +110,9 @@ const (
 // replays, and a primary stays "stopped".
 func (a *Actor) status(now time.Time) (state, description string) {
 	state, description = a.plainStatus(now)
+	if held := a.heldBack(now); held != "" && state == stateSyncing {
+		description += "; held back by " + held
+	}
 	if stall := a.stallText(); stall != "" && state != stateReplaying {
 		description = report.Bounded(description, MaxDescription/2) + "; " + stall
 	}

@@ -46,12 +46,15 @@ func (p *performer) sync(ctx context.Context, e core.Sync) (core.Msg, error) {
 			Save: func(ctx context.Context, meta wire.MirrorPeerClientMeta) error {
 				return p.ours.Update(ctx, j, meta)
 			},
-			Copied: func(ctx context.Context, point wire.SyncPoint) error {
+			Copied: func(ctx context.Context, point wire.SyncPoint) (wire.Covered, error) {
 				return p.skipToSyncPoint(ctx, j, point.SnapName)
 			},
 			InPlace: e.InPlace, TrustMap: e.TrustMap,
-			Limits: p.syncLimits(), Checkpoint: p.CheckpointInterval,
+			Limits: p.pacedSync(), Checkpoint: p.CheckpointInterval,
 			Progress: func(pr imagesync.Progress) {
+				if pr == last {
+					return // it tells every second; for the watchdog whatever is told is progress
+				}
 				p.notify(core.SyncProgressed{ObjectsDone: pr.ObjectsDone, ObjectsTotal: pr.ObjectsTotal, Bytes: pr.BytesRead, BytesCompared: pr.BytesCompared})
 				last = pr
 			},

@@ -13,6 +13,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 	"github.com/rbdwarden/rbdwarden/supervision"
 )
 
@@ -63,7 +64,7 @@ func (a *Actor) watch(c actor.Context) {
 		return
 	}
 	self, system := c.Self(), c.ActorSystem()
-	a.watcher = time.AfterFunc(a.opt.Patience.Interval(), func() { system.Root.Send(self, watchDue{}) })
+	a.watcher = time.AfterFunc(rhythm.Within(a.opt.Patience.Interval()), func() { system.Root.Send(self, watchDue{}) })
 }
 
 // excuser is a Performer that knows when its reads wait for something here: for memory.

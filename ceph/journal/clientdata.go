@@ -67,7 +67,21 @@ type MirrorPeerClientMeta struct {
 	SyncObjectCount uint64            // most objects that were ever to be copied
 	SyncPoints      []SyncPoint       // two at most, in the order in which to use them
 	SnapSeqs        map[uint64]uint64 // primary's snapshot id → the peer's
+
+	// Covered is ours, behind Ceph's fields: librbd and rbd-mirror skip what follows the
+	// fields that they know, and lose it when they write the data.
+	Covered Covered
 }
+
+// Covered says which entries behind the commit position are in the copy already: all up to
+// At, but for operations that were under way there. Without any there is nothing to say.
+type Covered struct {
+	At   ObjectPosition // the event of the sync point that was copied
+	Open []OpTID        // of At's tag
+}
+
+// coveredMark is before Covered, lest a field that a later release adds is taken for it.
+const coveredMark = "rbd-warden covered"
 
 // CLIClientMeta is the data of `rbd journal` commands.
 type CLIClientMeta struct{}
@@ -133,7 +147,21 @@ func decodeMirrorPeer(d *encoding.Decoder, version uint8) MirrorPeerClientMeta {
 			m.SnapSeqs[local] = d.U64()
 		}
 	}
+	if version == clientDataVersion && d.Err() == nil {
+		m.Covered = decodeCovered(d)
+	}
 	return m
+}
+
+func decodeCovered(d *encoding.Decoder) (c Covered) {
+	if d.Remaining() <= len(coveredMark) || string(d.Raw(len(coveredMark))) != coveredMark {
+		return c
+	}
+	c.At.Decode(d)
+	for range d.Count(8) {
+		c.Open = append(c.Open, OpTID(d.U64()))
+	}
+	return c
 }
 
 func decodeSyncPoint(d *encoding.Decoder, version uint8) SyncPoint {
@@ -172,6 +200,14 @@ func (m MirrorPeerClientMeta) encode(e *encoding.Encoder) {
 	for _, local := range slices.Sorted(maps.Keys(m.SnapSeqs)) {
 		e.U64(local)
 		e.U64(m.SnapSeqs[local])
+	}
+	if len(m.Covered.Open) > 0 {
+		e.Raw([]byte(coveredMark))
+		m.Covered.At.Encode(e)
+		e.U32(uint32(len(m.Covered.Open)))
+		for _, op := range m.Covered.Open {
+			e.U64(uint64(op))
+		}
 	}
 }
 

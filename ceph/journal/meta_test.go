@@ -19,6 +19,7 @@ func TestClientDataComesBack(t *testing.T) {
 			SyncPoints: []SyncPoint{{SnapName: "a"}, {SnapName: "b", FromSnapName: "a", ObjectNumber: &n}},
 			SnapSeqs:   map[uint64]uint64{1: 2, 3: 4, 9: 8},
 		},
+		MirrorPeerClientMeta{Covered: Covered{At: ObjectPosition{Object: 5, Tag: 2, Entry: 77}, Open: []OpTID{9, 4}}},
 		CLIClientMeta{},
 		UnknownClientMeta{Type: 77, Raw: []byte{1, 2}},
 	} {

@@ -10,12 +10,13 @@ import (
 
 	cls "github.com/rbdwarden/rbdwarden/ceph/lock"
 	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 )
 
 // keep keeps the lock up: it looks after the watch, and wins it back. It ends with
 // the lock.
 func (l *Lock) keep() {
-	tick := time.NewTicker(l.opts.CheckInterval)
+	tick := rhythm.NewTicker(l.opts.CheckInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -23,6 +24,7 @@ func (l *Lock) keep() {
 			return
 		case <-tick.C:
 			l.checkWatch()
+			tick.Next()
 		case cause := <-l.suspend:
 			if !l.winBack(cause) {
 				return

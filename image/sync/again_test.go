@@ -25,9 +25,9 @@ func (p *place) firstCopy(writes int64, snapshots Snapshots) error {
 			Remote: p.remote, RemoteID: "r", Snapshots: snapshots, Local: dying{im, left}, LocalPool: p.local,
 			MirrorUUID: "us", Meta: p.meta, Checkpoint: time.Millisecond,
 			Save: func(_ context.Context, m wire.MirrorPeerClientMeta) error { p.meta = m; return nil },
-			Copied: func(_ context.Context, point wire.SyncPoint) error {
+			Copied: func(_ context.Context, point wire.SyncPoint) (wire.Covered, error) {
 				p.copied = append(p.copied, point.SnapName)
-				return nil
+				return wire.Covered{}, nil
 			},
 		})
 		return err

@@ -36,6 +36,7 @@ type copier struct {
 	bytes      *semaphore.Weighted
 	read       atomic.Uint64
 	written    atomic.Uint64
+	guess      atomic.Int64 // bytes that an object's copy reads
 
 	mu        sync.Mutex
 	next      uint64 // to be copied
@@ -46,6 +47,7 @@ type copier struct {
 
 func newCopier(r *transfer, end *image.Snapshot, fresh bool) *copier {
 	c := &copier{transfer: r, end: end, fresh: fresh, bytes: semaphore.NewWeighted(r.Limits.Bytes)}
+	c.guess.Store(int64(r.remote.Layout.ObjectSize()))
 	c.versions = planVersions(r.remote, r.Local.Header().Snapshots, r.Meta.SnapSeqs, end.ID)
 	if r.place != nil { // what is kept is not written
 		c.versions = slices.DeleteFunc(c.versions, func(v version) bool { return r.place.kept[v.local] })
@@ -101,19 +103,26 @@ func (c *copier) copyAll(ctx context.Context) error {
 	return c.checkpoint(ctx)
 }
 
-// supervise reports progress and makes checkpoints until the workers have ended.
+// progressInterval is how often a copy tells how far it is.
+const progressInterval = time.Second
+
+// supervise reports progress and makes checkpoints until the workers have ended. One ticker
+// is for both, and the end comes before a tick: of two that are due at the same moment either could
+// come first, and a simulation would not repeat.
 func (c *copier) supervise(ctx context.Context, finished <-chan error, stop context.CancelCauseFunc) error {
-	progress := time.NewTicker(time.Second)
-	defer progress.Stop()
-	checkpoint := time.NewTicker(c.Checkpoint)
-	defer checkpoint.Stop()
+	last, interval := time.Now(), min(progressInterval, c.Checkpoint)
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
 	var failed error
 	for {
 		c.report()
 		select {
-		case <-progress.C:
-		case <-checkpoint.C:
-			if failed == nil {
+		case now := <-tick.C:
+			if len(finished) > 0 || now.Sub(last)+interval/2 < c.Checkpoint {
+				continue // the last checkpoint follows the end
+			}
+			last = now
+			if failed == nil && c.moved() { // what asks a cluster now and then looks alive to a watchdog
 				if failed = c.checkpoint(ctx); failed != nil {
 					stop(failed)
 				}
@@ -130,7 +139,7 @@ func (c *copier) supervise(ctx context.Context, finished <-chan error, stop cont
 
 // watch reports the progress of a survey until it has ended.
 func (r *transfer) watch(finished <-chan error) error {
-	progress := time.NewTicker(time.Second)
+	progress := time.NewTicker(progressInterval)
 	defer progress.Stop()
 	for {
 		done, total := r.surveyed.Load(), r.toSurvey.Load()
@@ -154,6 +163,13 @@ func (c *copier) report() {
 		p.BytesCompared = c.place.compared.Load()
 	}
 	c.Progress(p)
+}
+
+// moved tells whether there is something to record since the last checkpoint.
+func (c *copier) moved() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.done.next != c.stored
 }
 
 // checkpoint records that everything below the first object that is not done is done:
@@ -215,8 +231,13 @@ func (c *copier) object(ctx context.Context, n image.ObjectNumber) error {
 			c.finished(n, objectPlan{exists: make([]bool, len(c.versions))}, nil)
 			return nil
 		}
-		return c.copyAs(ctx, n, history{}, beginning{})
+		return c.copyAs(ctx, n, history{}, beginning{}, nil) // it reads nothing
 	}
+	t, err := c.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.over()
 	weight := min(int64(c.remote.Layout.ObjectSize()), c.Limits.Bytes)
 	if err := c.bytes.Acquire(ctx, weight); err != nil {
 		return err
@@ -243,9 +264,9 @@ func (c *copier) object(ctx context.Context, n image.ObjectNumber) error {
 			begin.before = absent
 		}
 		if c.place != nil {
-			err = c.copyInPlace(ctx, n, h)
+			err = c.copyInPlace(ctx, n, h, t)
 		} else {
-			err = c.copyAs(ctx, n, h, begin)
+			err = c.copyAs(ctx, n, h, begin, t)
 		}
 		var vanished *VanishedError
 		var changed *compare.ChangedError
@@ -261,7 +282,7 @@ func (c *copier) object(ctx context.Context, n image.ObjectNumber) error {
 }
 
 // copyInPlace brings a local object that may hold anything to what the versions say.
-func (c *copier) copyInPlace(ctx context.Context, n image.ObjectNumber, h history) error {
+func (c *copier) copyInPlace(ctx context.Context, n image.ObjectNumber, h history, t *turn) error {
 	name := c.place.layout.ObjectName(n)
 	local, err := listHistory(ctx, c.place.data, name)
 	if err != nil {
@@ -278,7 +299,7 @@ func (c *copier) copyInPlace(ctx context.Context, n image.ObjectNumber, h histor
 			}
 		}
 	}
-	wrote, err := c.carryOut(ctx, n, planObject(n, h, c.versions, begin))
+	wrote, err := c.carryOut(ctx, n, planObject(n, h, c.versions, begin), t)
 	if err != nil {
 		return err
 	}
@@ -292,9 +313,9 @@ func (c *copier) copyInPlace(ctx context.Context, n image.ObjectNumber, h histor
 }
 
 // copyAs copies an object with the history that was read.
-func (c *copier) copyAs(ctx context.Context, n image.ObjectNumber, h history, begin beginning) error {
+func (c *copier) copyAs(ctx context.Context, n image.ObjectNumber, h history, begin beginning, t *turn) error {
 	plan := planObject(n, h, c.versions, begin)
-	written, err := c.carryOut(ctx, n, plan)
+	written, err := c.carryOut(ctx, n, plan, t)
 	if err != nil {
 		return err
 	}
@@ -303,10 +324,10 @@ func (c *copier) copyAs(ctx context.Context, n image.ObjectNumber, h history, be
 }
 
 // carryOut does what was planned, and tells in which versions it has written.
-func (c *copier) carryOut(ctx context.Context, n image.ObjectNumber, plan objectPlan) ([]bool, error) {
+func (c *copier) carryOut(ctx context.Context, n image.ObjectNumber, plan objectPlan, t *turn) ([]bool, error) {
 	written := make([]bool, len(c.versions))
 	for _, s := range plan.steps {
-		op, err := c.prepare(ctx, n, s)
+		op, err := c.prepare(ctx, n, s, t)
 		if err != nil {
 			return nil, err
 		}
@@ -324,7 +345,7 @@ func (c *copier) carryOut(ctx context.Context, n image.ObjectNumber, plan object
 }
 
 // prepare reads what a step needs and builds its write.
-func (c *copier) prepare(ctx context.Context, n image.ObjectNumber, s step) (*rados.WriteOp, error) {
+func (c *copier) prepare(ctx context.Context, n image.ObjectNumber, s step, t *turn) (*rados.WriteOp, error) {
 	var pieces []piece
 	if len(s.ranges) > 0 {
 		var op rados.ReadOp
@@ -338,6 +359,7 @@ func (c *copier) prepare(ctx context.Context, n image.ObjectNumber, s step) (*ra
 		}
 		for _, r := range reads {
 			c.read.Add(uint64(len(r.Data)))
+			t.add(len(r.Data))
 		}
 		if pieces, err = s.pieces(reads); err != nil {
 			return nil, err

@@ -69,7 +69,8 @@ type Job struct {
 	Save func(ctx context.Context, meta wire.MirrorPeerClientMeta) error
 	// Copied, if not nil, hears that the local image has everything up to a sync point,
 	// while the sync point still is on record: what it does is done again after a crash.
-	Copied func(ctx context.Context, point wire.SyncPoint) error
+	// It gives the record's Covered, which is saved as the sync point goes.
+	Copied func(ctx context.Context, point wire.SyncPoint) (covered wire.Covered, err error)
 
 	// InPlace keeps what is right of a local image that may have anything in it (see
 	// doc.go). Meta must then say that nothing is known: no SnapSeqs, and no objects of
@@ -94,6 +95,15 @@ type Limits struct {
 	Bytes   int64 // of their data; 0: 64 MiB. A single object may be larger
 	// Credit bounds their data together with other images'; nil: nobody else's.
 	Credit image.Credit
+	// Pace bounds the bytes a second that are read; nil: nothing does.
+	Pace Pace
+}
+
+// Pace slows reading down. Whoever is to read takes what it expects, which may wait, and
+// corrects that when it knows what it was.
+type Pace interface {
+	Take(ctx context.Context, bytes int64) error
+	Correct(by int64)
 }
 
 func (l Limits) withDefaults() Limits {
@@ -177,9 +187,11 @@ func (r *transfer) run(ctx context.Context) error {
 			return err
 		}
 		if r.Copied != nil {
-			if err := r.Copied(ctx, r.Meta.SyncPoints[0]); err != nil {
+			covered, err := r.Copied(ctx, r.Meta.SyncPoints[0])
+			if err != nil {
 				return err
 			}
+			r.Meta.Covered = covered
 		}
 		if err := r.forgetVanished(ctx); err != nil {
 			return err

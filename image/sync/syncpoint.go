@@ -20,6 +20,11 @@ import (
 // uuid they name, and nobody replicates them onwards.
 func SyncPointPrefix(mirrorUUID string) string { return ".rbd-mirror." + mirrorUUID + "." }
 
+// IsSyncPoint tells whether a snapshot's name is that of a sync point of a site.
+func IsSyncPoint(mirrorUUID, name string) bool {
+	return strings.HasPrefix(name, SyncPointPrefix(mirrorUUID))
+}
+
 func newSyncPointName(mirrorUUID string) string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
@@ -111,14 +116,21 @@ func (r *transfer) pruneBefore(ctx context.Context) error {
 	return r.save(ctx, meta)
 }
 
+// RemoveStrays removes the sync points of a site from the snapshots of a remote image which the site does not sync at the
+// moment.
+func RemoveStrays(ctx context.Context, s Snapshots, snapshots []image.Snapshot, mirrorUUID string) error {
+	return removeSnapshots(ctx, s, strays(snapshots, mirrorUUID, nil))
+}
+
 // strays names our sync points that no record knows of. One is left where mirroring was disabled between the record and
-// the snapshot: librbd then removes the snapshots that the record names, and the record.
+// the snapshot: librbd then removes the snapshots that the record names, and the record. Another one where we died while the
+// owner of the image's lock was asked for the snapshot: it makes it when it comes to that.
 func strays(snapshots []image.Snapshot, mirrorUUID string, known []wire.SyncPoint) []string {
 	var found []string
 	for _, s := range snapshots {
 		user := s.Namespace == nil || s.Namespace.Kind() == rbd.SnapshotUser
 		is := func(p wire.SyncPoint) bool { return p.SnapName == s.Name || p.FromSnapName == s.Name }
-		if user && strings.HasPrefix(s.Name, SyncPointPrefix(mirrorUUID)) && !slices.ContainsFunc(known, is) {
+		if user && IsSyncPoint(mirrorUUID, s.Name) && !slices.ContainsFunc(known, is) {
 			found = append(found, s.Name)
 		}
 	}
@@ -168,6 +180,13 @@ func (r *transfer) pruneAfter(ctx context.Context) error {
 	if err := r.removeSnapshots(ctx, remove); err != nil {
 		return err
 	}
+	if err := r.readRemote(ctx); err != nil {
+		return err
+	}
+	// What is older than the sync point was copied, and comes before what is replayed: no later look finds it.
+	if err := r.removeSnapshots(ctx, strays(r.remote.Snapshots, r.MirrorUUID, points[1:])); err != nil {
+		return err
+	}
 	meta := r.Meta
 	meta.SyncPoints = points[1:]
 	if len(meta.SyncPoints) == 0 {
@@ -178,8 +197,12 @@ func (r *transfer) pruneAfter(ctx context.Context) error {
 }
 
 func (r *transfer) removeSnapshots(ctx context.Context, names []string) error {
+	return removeSnapshots(ctx, r.Snapshots, names)
+}
+
+func removeSnapshots(ctx context.Context, s Snapshots, names []string) error {
 	for _, name := range names {
-		if err := r.Snapshots.Remove(ctx, name); err != nil && !errors.Is(err, syscall.ENOENT) {
+		if err := s.Remove(ctx, name); err != nil && !errors.Is(err, syscall.ENOENT) {
 			return fmt.Errorf("remove sync point: %w", err)
 		}
 	}

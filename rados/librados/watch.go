@@ -22,8 +22,8 @@ import (
 // the same as with a handler that answers too late.
 const watchQueue = 1024
 
-// watch implements rados.Watch. librados' threads put what happens into queue; the
-// watch's own goroutine hands it to the handler.
+// watch implements rados.Watch. librados' threads put what happens into queue; a
+// goroutine, which lives only as long as there is something, hands it to the handler.
 type watch struct {
 	io      *ioContext
 	object  string
@@ -40,10 +40,10 @@ type watch struct {
 	queue   []rados.Notification
 	lost    error // librados gave the watch up
 	told    bool  // the handler knows
+	ready   bool  // whoever asked for the watch has it
 	closed  bool
-	wake    chan struct{} // buffered, 1
-	quit    chan struct{} // closed by the first Close
-	stopped chan struct{} // closed when the goroutine has ended
+	running bool          // there is a goroutine
+	stopped chan struct{} // closed when the watch is closed and no goroutine is left
 	gone    chan struct{} // closed when librados has let go of the watch
 	stopErr error         // set before gone is closed
 }
@@ -72,7 +72,6 @@ func (io *ioContext) watch(ctx context.Context, object string, timeout time.Dura
 	}
 	w := &watch{
 		io: io, object: object, handler: h, id: watchIDs.Add(1),
-		wake: make(chan struct{}, 1), quit: make(chan struct{}),
 		stopped: make(chan struct{}), gone: make(chan struct{}),
 	}
 	watches.Store(w.id, w)
@@ -111,7 +110,12 @@ func (io *ioContext) watch(ctx context.Context, object string, timeout time.Dura
 	io.mu.Lock()
 	io.watches[w] = struct{}{}
 	io.mu.Unlock()
-	go w.run()
+	w.mu.Lock()
+	w.ready = true
+	if len(w.queue) > 0 || w.lost != nil {
+		w.nudge()
+	}
+	w.mu.Unlock()
 	return w, nil
 }
 
@@ -130,23 +134,18 @@ func seconds(d time.Duration) uint32 {
 	return uint32((d + time.Second - 1) / time.Second)
 }
 
+// run hands over what there is, until there is nothing.
 func (w *watch) run() {
-	defer close(w.stopped)
-	for {
-		select {
-		case <-w.wake:
-		case <-w.quit:
-			return
-		}
-		for w.deliver() {
-		}
+	for w.deliver() {
 	}
 }
 
-// deliver gives one thing to the handler; false if there is nothing.
+// deliver gives one thing to the handler. With nothing to give it ends the goroutine's time, and answers false.
 func (w *watch) deliver() bool {
 	w.mu.Lock()
 	if w.closed {
+		w.running = false
+		close(w.stopped)
 		w.mu.Unlock()
 		return false
 	}
@@ -160,6 +159,7 @@ func (w *watch) deliver() bool {
 	}
 	lost := w.lost
 	if lost == nil || w.told {
+		w.running = false
 		w.mu.Unlock()
 		return false
 	}
@@ -169,10 +169,11 @@ func (w *watch) deliver() bool {
 	return true
 }
 
+// nudge has what is new handed over; mu is held.
 func (w *watch) nudge() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
+	if w.ready && !w.running && !w.closed {
+		w.running = true
+		go w.run()
 	}
 }
 
@@ -193,9 +194,9 @@ func wardenNotified(id, notifyID, cookie, notifier C.uint64_t, data *C.uint8_t, 
 	w.mu.Lock()
 	if !w.closed && len(w.queue) < watchQueue {
 		w.queue = append(w.queue, note)
+		w.nudge()
 	}
 	w.mu.Unlock()
-	w.nudge()
 }
 
 //export wardenWatchLost
@@ -208,9 +209,9 @@ func wardenWatchLost(id C.uint64_t, result C.int32_t) {
 	w.mu.Lock()
 	if w.lost == nil {
 		w.lost = w.io.fail("watch", w.object, syscall.Errno(-result))
+		w.nudge()
 	}
 	w.mu.Unlock()
-	w.nudge()
 }
 
 func (w *watch) ack(notifyID, cookie C.uint64_t, reply []byte) {
@@ -252,10 +253,12 @@ func (w *watch) Close(ctx context.Context) error {
 	first := !w.closed
 	w.closed = true
 	w.queue = nil
+	if first && !w.running {
+		close(w.stopped)
+	}
 	w.mu.Unlock()
 	w.life.Unlock()
 	if first {
-		close(w.quit)
 		// Whatever becomes of ctx: a watch that is left half unregistered would still
 		// answer for this client.
 		go w.stop()

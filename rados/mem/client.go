@@ -136,7 +136,7 @@ func (c *Client) Blocklist(ctx context.Context, address string, expire time.Dura
 	for _, a := range addrs {
 		s.blocklist[a.Blocklist()] = s.opt.Now().Add(expire)
 	}
-	for _, o := range s.objects {
+	for _, o := range s.inOrder() {
 		for _, w := range slices.Clone(o.watches) {
 			if s.isBlocklisted(w.client) {
 				s.dropWatch(o, w, rados.Blocklisted)
@@ -194,7 +194,7 @@ func (c *Client) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.services, service)
-	for _, o := range s.objects {
+	for _, o := range s.inOrder() {
 		for _, w := range slices.Clone(o.watches) {
 			if w.client == c {
 				s.dropWatch(o, w, syscall.ENOTCONN)

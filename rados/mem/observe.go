@@ -2,8 +2,11 @@ package mem
 
 import (
 	"bytes"
+	"maps"
 	"slices"
+	"strings"
 
+	"github.com/rbdwarden/rbdwarden/ceph"
 	"github.com/rbdwarden/rbdwarden/ceph/lock"
 )
 
@@ -24,12 +27,36 @@ func (v View) Exists(name string) bool {
 	return o != nil && o.exists
 }
 
-// Read copies bytes of an object's head into b, zeros where it has none.
-func (v View) Read(name string, offset uint64, b []byte) {
-	clear(b)
-	if o := v.object(name); o != nil && o.exists {
-		copy(b, o.head.data.read(offset, uint64(len(b))))
+// Read copies bytes of an object as it was at a snapshot, or is (ceph.NoSnap), into b, zeros
+// where it has none. False if it did not exist.
+func (v View) Read(name string, snap ceph.SnapID, offset uint64, b []byte) bool {
+	o := v.object(name)
+	if o == nil {
+		clear(b)
+		return false
 	}
+	s, ok := o.at(snap)
+	if !ok {
+		clear(b)
+		return false
+	}
+	clear(b[s.data.copyTo(b, offset):])
+	return true
+}
+
+// OmapValues are the values of an object's omap whose keys have a prefix, in their order.
+func (v View) OmapValues(name, prefix string) [][]byte {
+	o := v.object(name)
+	if o == nil || !o.exists {
+		return nil
+	}
+	var out [][]byte
+	for _, key := range slices.Sorted(maps.Keys(o.head.omap)) {
+		if strings.HasPrefix(key, prefix) {
+			out = append(out, bytes.Clone(o.head.omap[key]))
+		}
+	}
+	return out
 }
 
 // Omap is a value of an object's omap; false if there is none.

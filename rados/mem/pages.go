@@ -20,15 +20,27 @@ func (p *pages) read(offset, length uint64) []byte {
 		return []byte{}
 	}
 	out := make([]byte, min(length, p.size-offset))
+	p.copyTo(out, offset)
+	return out
+}
+
+// copyTo copies what there is from offset on to out, zeros for holes, and tells how much it was.
+func (p *pages) copyTo(out []byte, offset uint64) uint64 {
+	if offset >= p.size {
+		return 0
+	}
+	out = out[:min(uint64(len(out)), p.size-offset)]
 	for n := uint64(0); n < uint64(len(out)); {
 		page, at := (offset+n)/pageSize, (offset+n)%pageSize
-		step := min(pageSize-at, uint64(len(out))-n)
+		step := out[n:][:min(pageSize-at, uint64(len(out))-n)]
 		if page < uint64(len(p.pages)) && p.pages[page] != nil {
-			copy(out[n:n+step], p.pages[page][at:])
+			copy(step, p.pages[page][at:])
+		} else {
+			clear(step)
 		}
-		n += step
+		n += uint64(len(step))
 	}
-	return out
+	return uint64(len(out))
 }
 
 // write puts data at offset, and fills the gap before it with zeros.

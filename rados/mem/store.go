@@ -1,8 +1,11 @@
 package mem
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -82,6 +85,19 @@ func New(opt Options) *Store {
 		blocklist:  map[string]time.Time{},
 		services:   map[string]Service{},
 	}
+}
+
+// inOrder are all objects, always in the same order: who is woken first must not depend on
+// chance. It is called with the lock held.
+func (s *Store) inOrder() []*object {
+	keys := slices.SortedFunc(maps.Keys(s.objects), func(a, b objectKey) int {
+		return cmp.Or(cmp.Compare(a.pool, b.pool), strings.Compare(a.namespace, b.namespace), strings.Compare(a.name, b.name))
+	})
+	all := make([]*object, len(keys))
+	for i, key := range keys {
+		all[i] = s.objects[key]
+	}
+	return all
 }
 
 // AddPool makes a pool. It panics if there is one of that name.

@@ -25,7 +25,9 @@ type watch struct {
 	queue   []rados.Notification
 	lost    error
 	closing bool
-	silent  bool // its client has crashed
+	silent  bool // its client has crashed, or does not know of it
+
+	orphan bool // not to be made any more; under the store's lock
 }
 
 func (o *object) watchers() []rados.Watcher {
@@ -52,6 +54,9 @@ func (io *ioContext) Watch(ctx context.Context, object string, timeout time.Dura
 		if o == nil || !o.exists {
 			return syscall.ENOENT
 		}
+		if w.orphan {
+			return context.Canceled
+		}
 		c.store.nextNotify++
 		w.cookie = 1<<32 + c.store.nextNotify
 		o.watches = append(o.watches, w)
@@ -59,9 +64,19 @@ func (io *ioContext) Watch(ctx context.Context, object string, timeout time.Dura
 		return nil
 	})
 	if err != nil {
+		c.store.disown(w)
 		return nil, io.fail("watch", object, err)
 	}
 	return w, nil
+}
+
+// disown ends a watch of which nobody knows, for the answer was lost or came too late. As
+// nobody keeps it alive, the cluster forgets it after a while.
+func (s *Store) disown(w *watch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.orphan = true
+	s.mute(w)
 }
 
 // serve calls the handler, one notification after the other.
@@ -155,7 +170,7 @@ func (c *Client) LoseWatches() {
 	s := c.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, o := range s.objects {
+	for _, o := range s.inOrder() {
 		for _, w := range slices.Clone(o.watches) {
 			if w.client == c {
 				s.dropWatch(o, w, syscall.ENOTCONN)
@@ -171,7 +186,7 @@ func (c *Client) ForgetWatches() (tell func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var lost []*watch
-	for _, o := range s.objects {
+	for _, o := range s.inOrder() {
 		o.watches = slices.DeleteFunc(o.watches, func(w *watch) bool {
 			if w.client == c {
 				lost = append(lost, w)
@@ -208,21 +223,26 @@ func (s *Store) dropWatches(o *object, err error) {
 func (s *Store) silence(c *Client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, o := range s.objects {
+	for _, o := range s.inOrder() {
 		for _, w := range o.watches {
-			if w.client != c {
-				continue
+			if w.client == c {
+				s.mute(w)
 			}
-			w.set(func() { w.silent = true })
-			time.AfterFunc(w.timeout, func() {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				if o := s.objects[w.key]; o != nil && slices.Contains(o.watches, w) {
-					s.dropWatch(o, w, syscall.ENOTCONN)
-				}
-			})
 		}
 	}
+}
+
+// mute ends a watch for its client at once, and for the cluster in time. The caller has the
+// store's lock.
+func (s *Store) mute(w *watch) {
+	w.set(func() { w.silent = true })
+	time.AfterFunc(w.timeout, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if o := s.objects[w.key]; o != nil && slices.Contains(o.watches, w) {
+			s.dropWatch(o, w, syscall.ENOTCONN)
+		}
+	})
 }
 
 // notice is a notification on its way.

@@ -133,6 +133,13 @@ func (c *Client) Held() int64 {
 	return c.used
 }
 
+// Wanted tells whether somebody waits for credit that others hold.
+func (c *Client) Wanted() bool {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	return len(c.budget.waiting) > 0
+}
+
 // take gives a client credit from its reserve, or from what is free.
 func (b *Budget) take(c *Client, bytes int64) bool {
 	if c.used+bytes > b.reserve && c.used+bytes > b.limit-b.used {

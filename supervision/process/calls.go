@@ -133,7 +133,7 @@ func (s *Supervisor) Report(ctx context.Context) report.Worker {
 		}
 		w.Memory = &m
 	}
-	w.LastTold, w.Waits, w.Member, w.FSID = t.LastTold, t.Waits, t.Member, t.FSID
+	w.LastTold, w.Waits, w.Member, w.FSID, w.Drained, w.Parts = t.LastTold, t.Waits, t.Member, t.FSID, t.Drained, t.Parts
 	w.Budget, w.LocalSocket, w.Syncs, w.Deletions, w.Replayed, w.Pools, w.Notes = t.Budget, t.LocalSocket, t.Syncs, t.Deletions, t.Replayed, t.Pools, t.Notes
 	return w
 }

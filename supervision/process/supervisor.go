@@ -50,6 +50,9 @@ type Spec struct {
 	// Ended takes the ends of images and pools that the worker tells. It does not block; nil:
 	// nobody listens.
 	Ended func(supervision.End)
+	// Asked answers what a worker asks of the daemon, from goroutines of its own; nil: nothing
+	// is answered.
+	Asked func(ctx context.Context, ask *controlv1.Ask) *controlv1.Told
 	// Book is what a new worker is told of the lives of images and pools before it; nil: nothing.
 	Book func() supervision.Book
 }
@@ -71,6 +74,7 @@ type Supervisor struct {
 	told  report.Worker // the worker's last report
 	child *child        // the running one, nil if there is none
 	calls calls
+	asks  chan struct{} // a token for each that is being answered
 }
 
 // New makes a Supervisor. log gets its name.
@@ -80,7 +84,7 @@ func New(spec Spec, log zerolog.Logger) *Supervisor {
 		probe: oomProbe{root: "/"}, events: make(chan event, 64),
 		ready: make(chan struct{}), over: make(chan struct{}),
 		view:  report.Worker{Index: spec.Index, State: report.WorkerWaiting, Since: time.Now(), Memory: &report.Memory{}},
-		calls: newCalls(),
+		calls: newCalls(), asks: make(chan struct{}, maxAsks),
 	}
 }
 
@@ -265,6 +269,8 @@ func (s *Supervisor) listen(c *child) {
 			}
 		case *controlv1.FromWorker_Ended:
 			s.ended(m.Ended)
+		case *controlv1.FromWorker_Ask:
+			s.asked(c, m.Ask)
 		}
 	}
 }

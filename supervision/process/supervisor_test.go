@@ -106,6 +106,11 @@ func testWorker() int {
 				select {}
 			case "exit":
 				os.Exit(5)
+			case "ask":
+				ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+				defer cancel()
+				told, err := w.Ask(ctx, &controlv1.Ask{What: &controlv1.Ask_Command{Command: &controlv1.CommandRequest{Words: r.Target}}})
+				return told.GetCommand().GetText(), nil, err
 			}
 			return "did " + r.Command, []byte(`{"to":"` + r.Arguments["to"] + `"}`), nil
 		},
@@ -242,6 +247,55 @@ func TestReadyReportCallStop(t *testing.T) {
 	}
 	if _, err := r.Call(ctx, &controlv1.CallRequest{Command: "x"}); !errors.Is(err, syscall.EHOSTDOWN) {
 		t.Errorf("a command without a worker: %v", err)
+	}
+}
+
+// TestAWorkerAsksItsDaemon: it gets what it asked for, whatever other asks come to.
+func TestAWorkerAsksItsDaemon(t *testing.T) {
+	sp := spec(behaviour{})
+	hang := make(chan struct{})
+	defer close(hang)
+	sp.Asked = func(ctx context.Context, ask *controlv1.Ask) *controlv1.Told {
+		switch words := ask.GetCommand().GetWords(); words {
+		case "panic":
+			panic("of an answer")
+		case "hang":
+			<-hang
+		case "refuse":
+			return &controlv1.Told{Error: "no"}
+		default:
+			if d, ok := ctx.Deadline(); !ok || time.Until(d) > 200*time.Millisecond {
+				t.Errorf("the deadline is %v, %v", d, ok)
+			}
+			return &controlv1.Told{What: &controlv1.Told_Command{Command: &controlv1.CommandReply{Text: "re: " + words}}}
+		}
+		return &controlv1.Told{}
+	}
+	r := supervise(t, sp)
+	r.until("ready", isReady)
+	ask := func(words string) string {
+		reply, err := r.Call(t.Context(), &controlv1.CallRequest{Command: "ask", Target: words})
+		if err != nil {
+			return err.Error()
+		}
+		return reply.GetText()
+	}
+	for range 2 {
+		for words, want := range map[string]string{
+			"x": "re: x", "refuse": "no", "panic": "panic: of an answer", "hang": "the daemon did not answer: context deadline exceeded",
+		} {
+			if got := ask(words); got != want {
+				t.Errorf("%s: %q", words, got)
+			}
+		}
+	}
+	for range 20 { // those that hang are bounded, and told so
+		go ask("hang")
+	}
+	for deadline := time.Now().Add(10 * time.Second); ask("x") != "the daemon has too much to answer"; {
+		if time.Now().After(deadline) {
+			t.Fatal("asks are not bounded")
+		}
 	}
 }
 

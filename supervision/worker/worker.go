@@ -27,6 +27,7 @@ import (
 
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 	"github.com/rbdwarden/rbdwarden/supervision"
 	"github.com/rbdwarden/rbdwarden/supervision/link"
 	"github.com/rbdwarden/rbdwarden/supervision/process"
@@ -73,6 +74,7 @@ type Worker struct {
 	deadline atomic.Int64 // of the stop, UnixNano; 0: none yet
 	hooks    atomic.Pointer[Hooks]
 	ctx      context.Context
+	asks     asks
 }
 
 // Attach takes up the link to the daemon and waits for the configuration. From then
@@ -221,12 +223,14 @@ func (w *Worker) listen() {
 			}
 		case *controlv1.ToWorker_Call:
 			go w.call(m.Call)
+		case *controlv1.ToWorker_Told:
+			w.asks.told(m.Told)
 		}
 	}
 }
 
 func (w *Worker) beat(interval time.Duration) {
-	for ; ; time.Sleep(interval) {
+	for ; ; time.Sleep(rhythm.Within(interval)) {
 		if alive := w.hooks.Load().Alive; alive != nil && alive() != nil {
 			continue
 		}

@@ -27,11 +27,13 @@ type faults struct {
 	now  weather
 	// whose are the workers' connections. On others nothing goes wrong.
 	whose map[*mem.Client]*worker
-	seen  map[uint64]uint64 // how often an operation came that looked like this
+	// refused are connections that could not give a lock back.
+	refused map[*mem.Client]bool
+	seen    map[uint64]uint64 // how often an operation came that looked like this
 }
 
 func newFaults(seed uint64) *faults {
-	return &faults{seed: seed, whose: map[*mem.Client]*worker{}, seen: map[uint64]uint64{}}
+	return &faults{seed: seed, whose: map[*mem.Client]*worker{}, refused: map[*mem.Client]bool{}, seen: map[uint64]uint64{}}
 }
 
 func (f *faults) set(w weather) {
@@ -88,12 +90,25 @@ func (f *faults) Judge(op mem.Op) mem.Verdict {
 	switch {
 	case now.full != 0 && local && op.Kind == mem.Write && slow < 0.5:
 		v.Fail = now.full
+		f.refuse(op)
 	case fail < now.fail:
 		v.Fail = syscall.ETIMEDOUT
 	case hide < now.hide:
 		v.Hide = syscall.ETIMEDOUT
 	}
 	return v
+}
+
+// refuse notes that a full disk has kept a worker from giving a lock back. Where nobody
+// opens the image again, it keeps it.
+func (f *faults) refuse(op mem.Op) {
+	for _, s := range op.Write.Steps {
+		if s.Call.Class == "lock" && s.Call.Method == "unlock" {
+			f.mu.Lock()
+			f.refused[op.Client] = true
+			f.mu.Unlock()
+		}
+	}
 }
 
 // latency is that of an operation on a cluster that is well. The nanoseconds see to it

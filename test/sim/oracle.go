@@ -31,7 +31,7 @@ type era struct {
 	client *mem.Client
 	start  int32   // committed when it began
 	high   int32   // the newest event that had landed before
-	landed []int32 // by sector: the newest event that this replay has brought, or start
+	landed []int32 // by cell: the newest event that this replay has brought, or start
 	whole  int32   // the flush up to which everything was found to have landed
 }
 
@@ -54,6 +54,7 @@ func (o *oracle) opened(m *model, imageID string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	m.copied = imageID
+	o.local.Look(o.pool, "", func(v mem.View) { m.header = o.shapeOf(v, m) })
 }
 
 // isPromoted tells whether the user of a copy that was promoted has its lock.
@@ -70,8 +71,8 @@ func (o *oracle) copyOf(m *model) string {
 	return m.copied
 }
 
-// replays is told that a worker begins to replay an image.
-func (o *oracle) replays(m *model, c *mem.Client, committed wire.ObjectSetPosition) {
+// replays is told that a worker begins to replay an image: behind the position, or behind what else is in the copy.
+func (o *oracle) replays(m *model, c *mem.Client, committed wire.ObjectSetPosition, covered wire.Covered) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	start, ok := m.behind(committed)
@@ -79,13 +80,18 @@ func (o *oracle) replays(m *model, c *mem.Client, committed wire.ObjectSetPositi
 		o.violated("%s: replay begins at %v, which the journal does not have", m.globalID, committed)
 		return
 	}
-	m.era = &era{client: c, start: start, high: m.highest, whole: start, landed: make([]int32, m.sectors)}
+	safe := start
+	if len(covered.Open) > 0 { // all but what these operations do
+		at, _ := m.behind(wire.ObjectSetPosition{covered.At})
+		start = max(start, at)
+	}
+	m.era = &era{client: c, start: start, high: m.highest, whole: start, landed: make([]int32, len(m.history))}
 	for s := range m.era.landed {
 		m.era.landed[s] = start
 	}
 	if !m.promoting {
-		m.safe = max(m.safe, start)
-		o.local.Look(o.pool, "", func(v mem.View) { o.durable(v, m, start) })
+		m.safe = max(m.safe, safe)
+		o.local.Look(o.pool, "", func(v mem.View) { o.durable(v, m, safe) })
 	}
 }
 
@@ -109,13 +115,19 @@ func (m *model) behind(p wire.ObjectSetPosition) (int32, bool) {
 
 // onLocal is told of each operation on the local cluster.
 func (o *oracle) onLocal(v mem.View, op mem.Op, who *worker) {
-	if op.Kind != mem.Write || who == nil || !strings.HasPrefix(op.Object, "rbd_data.") {
+	if op.Kind != mem.Write || who == nil || !strings.HasPrefix(op.Object, "rbd_data.") && !strings.HasPrefix(op.Object, "rbd_header.") {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, m := range o.models {
-		if number, ok := rbd.DataObjectNumber("rbd_data."+m.copied, op.Object); ok && m.copied != "" {
+		if m.copied == "" {
+			continue
+		}
+		if op.Object == rbd.HeaderObject(m.copied) {
+			o.reshaped(v, op, m)
+		}
+		if number, ok := rbd.DataObjectNumber("rbd_data."+m.copied, op.Object); ok {
 			o.landed(v, op, m, int(number))
 		}
 	}
@@ -130,37 +142,57 @@ func (o *oracle) landed(v mem.View, op mem.Op, m *model, object int) {
 	if !v.Holds(op.Client, rbd.HeaderObject(m.copied), lock.RBDName) {
 		o.violated("%s: %s was written by client %d, which does not hold the lock", m.globalID, op.Object, op.Client.InstanceID())
 	}
-	e := m.era
-	if e != nil && e.client != op.Client {
-		e = nil // a sync
-	}
 	perObject := 1 << o.set.objectOrder / sector
-	var b [sector]byte
+	first := object * perObject
+	var done [maxPerObject]bool
 	for _, step := range op.Write.Steps {
+		if step.Kind == rados.WriteExec {
+			clear(m.sound) // bytes that were copied up may be the snapshots', too
+		}
 		from, to := touched(step, perObject)
-		for s := object*perObject + from; s < min(object*perObject+to, m.sectors); s++ {
-			v.Read(op.Object, uint64(s%perObject*sector), b[:])
-			r, ok := m.read(b[:], s)
-			if !ok {
-				o.violated("%s: sector %d of the copy holds what the primary never had", m.globalID, s)
-				return
+		for s := from; s < to && first+s < m.header.size; s++ {
+			if !done[s] {
+				done[s] = true
+				if !o.changed(v, op, m, first+s) {
+					return
+				}
 			}
-			if e == nil { // it brings what the primary holds now
-				m.shown[s], m.highest = r, m.next()-1
-				continue
-			}
-			oldest, _ := m.least(s, r, 0)
-			if flush := m.flushed[oldest]; flush > e.whole {
-				o.barrier(m, flush, oldest)
-				e.whole = flush
-			}
-			m.shown[s] = r
-			if newest, ok := m.most(s, r, m.next()); ok {
-				e.landed[s] = max(e.landed[s], newest)
-			}
-			m.highest = max(m.highest, oldest)
 		}
 	}
+}
+
+// changed looks at a sector after a write.
+func (o *oracle) changed(v mem.View, op mem.Op, m *model, s int) bool {
+	r, ok := o.look(v, m, s)
+	if !ok {
+		o.violated("%s: sector %d of the copy holds what the primary never had: %s", m.globalID, s, o.describe(v, m, s))
+		return false
+	}
+	o.shows(m, op.Client, s, r)
+	return true
+}
+
+// shows notes that a write has left a value in a cell.
+func (o *oracle) shows(m *model, who *mem.Client, s int, r value) {
+	e := m.era
+	if e == nil || e.client != who { // a sync brings what the primary holds now
+		m.shown[s], m.highest = r, m.next()-1
+		return
+	}
+	oldest, had := m.least(s, r, 0)
+	if !had {
+		o.violated("%s: the copy has %d sectors, which the primary never had", m.globalID, r)
+		return
+	}
+	if flush := m.flushed[oldest]; flush > e.whole {
+		o.barrier(m, flush, oldest)
+		e.whole = flush
+	}
+	m.shown[s] = r
+	if newest, ok := m.most(s, r, m.next()); ok {
+		e.landed[s] = max(e.landed[s], newest)
+	}
+	m.highest = max(m.highest, oldest)
 }
 
 // touched is which sectors of its object a step writes.
@@ -173,30 +205,35 @@ func touched(step rados.WriteStep, perObject int) (from, to int) {
 		return begin, begin + int(step.Length)/sector
 	case rados.WriteTruncate:
 		return begin, perObject
-	case rados.WriteFull, rados.WriteRemove:
-		return 0, perObject
+	case rados.WriteAllocHint, rados.WriteAssertExists, rados.WriteAssertVersion, rados.WriteCmpExt:
+		return 0, 0
 	}
-	return 0, 0
+	return 0, perObject // an object that is made, or removed, hides its parent's bytes, or no longer
 }
+
+// maxPerObject is how many sectors the largest objects have.
+const maxPerObject = 1 << 15 / sector
 
 // barrier: when an event behind a flush lands, everything up to the flush has, or was
 // committed when the replay began.
 func (o *oracle) barrier(m *model, flush, n int32) {
 	e := m.era
-	for s := range m.sectors {
+	for s := range m.history {
 		lacks := m.after(s, e.landed[s])
 		if lacks > flush {
 			continue
 		}
 		r := m.shown[s]
-		if z, zero := m.most(s, r, flush); r.zero && zero && m.after(s, z) > flush {
+		if z, ok := m.most(s, r, flush); ok && m.onceOnly(s, z) && m.after(s, z) > flush {
 			e.landed[s] = z // a discard of what is not there need not be written,
 			continue
 		}
 		for lacks <= flush {
-			// nor a compare-and-write that was performed before this replay began.
+			// nor what was performed before this replay began, and cannot be once more: the image may have become
+			// smaller since.
+			beyond := s < m.sectors && s >= m.header.size
 			newest, shown := m.most(s, r, m.next())
-			if !shown || newest < lacks || !m.zeros(s, lacks) && !m.events[lacks].compare {
+			if !shown || newest < lacks || !m.onceOnly(s, lacks) && !beyond {
 				break
 			}
 			e.landed[s] = lacks
@@ -205,9 +242,15 @@ func (o *oracle) barrier(m *model, flush, n int32) {
 		if lacks > flush {
 			continue
 		}
-		o.violated("%s: event %d has landed, but sector %d lacks event %d, although flush %d is between them", m.globalID, n, s, lacks, flush)
+		o.violated("%s: event %d has landed, but cell %d lacks event %d, although flush %d is between them", m.globalID, n, s, lacks, flush)
 		return
 	}
+}
+
+// onceOnly tells whether an event need not write a cell that has its value.
+func (m *model) onceOnly(s int, n int32) bool {
+	e := m.events[n]
+	return m.value(s, n) == zeros || e.compare || e.resize || e.rollback
 }
 
 // object names the data object of a sector.
@@ -260,39 +303,4 @@ func (o *oracle) committed(v mem.View, m *model) {
 	}
 	m.safe = max(m.safe, n)
 	o.local.Look(o.pool, "", func(v mem.View) { o.durable(v, m, n) })
-}
-
-// durable: the copy shows at least everything up to event n; and where nothing behind n had
-// landed before this replay, it is a state that a power cut could have left on the primary.
-func (o *oracle) durable(v mem.View, m *model, n int32) {
-	perObject := 1 << o.set.objectOrder / sector
-	shown := make([]reading, m.sectors)
-	var b [sector]byte
-	newest := int32(0) // that must have been written
-	for s := range m.sectors {
-		v.Read(m.object(s, perObject), uint64(s%perObject*sector), b[:])
-		r, ok := m.read(b[:], s)
-		if !ok {
-			o.violated("%s: sector %d of the copy holds what the primary never had: %.16q", m.globalID, s, b[:16])
-			return
-		}
-		oldest, ok := m.least(s, r, m.newest(s, n))
-		if !ok {
-			o.violated("%s: everything up to event %d is committed, but sector %d lacks event %d and shows %+v", m.globalID, n, s, m.newest(s, n), r)
-			return
-		}
-		newest = max(newest, oldest)
-		shown[s] = r
-	}
-	if m.era == nil || n < m.era.high {
-		return
-	}
-	flush := m.flushed[newest]
-	for s, r := range shown {
-		// Zeros may be those of a discard that is newer than anything that is sure to have landed.
-		if have, ok := m.most(s, r, m.next()); !ok || m.after(s, have) <= flush {
-			o.violated("%s: the copy shows event %d, and sector %d (%+v, event %d) not all before flush %d: no power cut leaves that", m.globalID, newest, s, r, have, flush)
-			return
-		}
-	}
 }

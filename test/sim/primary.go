@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -31,41 +30,79 @@ type primary struct {
 	filled []int // bytes in the objects of the active set
 	newest wire.ObjectSetPosition
 	op     wire.OpTID
+	open   []*operation // oldest first
 	image  *image.Image
 	turn   chan struct{} // cap 1: one thing at a time
 	mu     *sync.Mutex   // of the oracle, which reads the model; held with turn to change it
 }
 
 // makePrimary makes the remote image: as a copy of somebody's with something in it, which
-// only a sync can bring over, then promoted.
+// only a sync can bring over, or as a clone of what has that; then promoted.
 func makePrimary(ctx context.Context, io rados.IOContext, set settings, m *model, rng *rand.Rand, t *trace, mu *sync.Mutex) (*primary, error) {
 	p := &primary{model: m, io: io, set: set, rng: rng, trace: t, mu: mu, filled: make([]int, set.splay), turn: make(chan struct{}, 1)}
-	_, err := image.Create(ctx, io, image.CreateSpec{
+	spec := image.CreateSpec{
 		ID: m.id, Name: fmt.Sprintf("vm-%d", m.number), GlobalID: m.globalID, RemoteMirrorUUID: "somebody",
-		Size: uint64(m.sectors * sector), Order: set.objectOrder, Features: set.features,
-	})
+		Size: uint64(m.size(0) * sector), Order: set.objectOrder, Features: set.features,
+	}
+	if m.parent != nil {
+		parent, err := image.ReadHeader(ctx, io, m.parent.id)
+		if err != nil {
+			return nil, err
+		}
+		base := parent.Snapshot(rbd.UserSnapshot{}, baseName)
+		spec.Clone = &image.CloneOf{IO: io, ImageID: parent.ID, Snap: base.ID, Overlap: uint64(set.overlap * sector), Format: set.cloneFormat}
+	}
+	_, err := image.Create(ctx, io, spec)
 	if err != nil {
 		return nil, err
 	}
 	if p.image, err = image.Open(ctx, io, m.id, image.Options{AllowPrimary: true}); err != nil {
 		return nil, err
 	}
-	data := m.contents(0, 0, m.sectors/2)
-	if _, err = p.image.Apply(ctx, []image.IO{{Kind: image.Write, Length: uint64(len(data)), Data: data}}); err != nil {
-		return nil, err
+	if m.parent == nil {
+		data := m.contents(0, 0, m.initial)
+		if _, err = p.image.Apply(ctx, []image.IO{{Kind: image.Write, Length: uint64(len(data)), Data: data}}); err != nil {
+			return nil, err
+		}
 	}
-	j, err := journal.Open(ctx, io, m.id)
-	if err != nil {
-		return nil, err
+	if set.clone && m.parent == nil {
+		if err := p.becomeParent(ctx); err != nil {
+			return nil, err
+		}
 	}
-	defer j.Close()
-	tag, err := j.AllocateTag(ctx, 0, wire.TagData{MirrorUUID: wire.LocalMirrorUUID})
-	p.tag = tag.TID
-	return p, err
+	return p, p.newTag(ctx, wire.TagPredecessor{})
 }
 
-// append journals an event and notes what it changes.
-func (p *primary) append(ctx context.Context, ev wire.Event, e event) error {
+// baseName is the snapshot of the parent that the clone is made of.
+const baseName = "base"
+
+// becomeParent takes the snapshot that the clone is to be made of.
+func (p *primary) becomeParent(ctx context.Context) error {
+	if _, _, err := p.image.SnapCreate(ctx, rbd.UserSnapshot{}, baseName); err != nil {
+		return err
+	}
+	p.lives = append(p.lives, &snapshot{names: []named{{name: baseName}}, kept: true})
+	if p.set.cloneFormat > 1 {
+		return nil
+	}
+	_, err := p.image.SnapProtect(ctx, rbd.UserSnapshot{}, baseName)
+	return err
+}
+
+// newTag begins a session.
+func (p *primary) newTag(ctx context.Context, before wire.TagPredecessor) error {
+	j, err := journal.Open(ctx, p.io, p.id)
+	if err != nil {
+		return err
+	}
+	defer j.Close()
+	tag, err := j.AllocateTag(ctx, 0, wire.TagData{MirrorUUID: wire.LocalMirrorUUID, Predecessor: before})
+	p.tag, p.tid, p.op = tag.TID, 0, 0
+	return err
+}
+
+// append journals an event and notes what it changes: e, and what note does.
+func (p *primary) append(ctx context.Context, ev wire.Event, e event, note ...func()) error {
 	offset := uint64(p.tid) % uint64(p.set.splay)
 	if p.filled[offset] >= 1<<p.set.journalOrder {
 		p.active++
@@ -79,6 +116,9 @@ func (p *primary) append(ctx context.Context, ev wire.Event, e event) error {
 	data := wire.Marshal(wire.Entry{Tag: p.tag, TID: p.tid, Payload: payload})
 	p.trace.add("%s: event %d is %T of sectors [%d,%d), entry %d", p.globalID, p.next(), ev, e.from, e.to, p.tid)
 	p.mu.Lock()
+	for _, do := range note {
+		do()
+	}
 	p.happened(e) // first: a reader may be quicker than the next line
 	p.mu.Unlock()
 	p.tid++
@@ -88,18 +128,24 @@ func (p *primary) append(ctx context.Context, ev wire.Event, e event) error {
 	return p.io.Write(ctx, wire.DataObject(p.io.Pool().ID, p.id, e.position.Object), new(rados.WriteOp).Append(data))
 }
 
-// entries is how many the journal has.
-func (p *primary) entries() uint64 {
+// last is the place of the newest entry; false if there is none.
+func (p *primary) last() (place, bool) {
 	p.turn <- struct{}{}
 	defer func() { <-p.turn }()
-	return uint64(p.tid)
+	newest, ok := p.newest.Newest()
+	return place{newest.Tag, newest.Entry}, ok
 }
 
-// commit moves the primary's own commit position, without which nothing is trimmed.
+// commit moves the primary's own commit position, without which nothing is trimmed. An operation's event is committed when
+// the operation has ended.
 func (p *primary) commit(ctx context.Context) error {
 	p.turn <- struct{}{}
 	defer func() { <-p.turn }()
-	return rados.Tell(ctx, p.io, wire.HeaderObject(p.id), wire.ClientCommit(wire.MasterClientID, slices.Clone(p.newest)))
+	position := p.newest
+	if len(p.open) > 0 {
+		position = p.open[0].before
+	}
+	return rados.Tell(ctx, p.io, wire.HeaderObject(p.id), wire.ClientCommit(wire.MasterClientID, slices.Clone(position)))
 }
 
 // do journals an event, then does it.
@@ -109,125 +155,6 @@ func (p *primary) do(ctx context.Context, ev wire.Event, e event, io ...image.IO
 	}
 	_, err := p.image.Apply(ctx, io)
 	return err
-}
-
-// write makes something happen on the primary.
-func (p *primary) write(ctx context.Context) error {
-	p.turn <- struct{}{}
-	defer func() { <-p.turn }()
-	length := 1 + p.rng.IntN(min(p.set.maxSectors, p.sectors-1))
-	from := p.rng.IntN(p.sectors - length)
-	if p.rng.IntN(3) > 0 { // in few places, so that much is written over
-		from %= 16
-	}
-	e := event{from: from, to: from + length}
-	at, bytes := uint64(from*sector), uint64(length*sector)
-	e.position.Entry = p.tid // says whether the event writes the same everywhere
-	kind := p.rng.IntN(14)
-	switch {
-	case e.same():
-		b := make([]byte, sector)
-		p.stamp(b, p.next(), everywhere)
-		return p.do(ctx, wire.AioWriteSame{Offset: at, Length: bytes, Data: b}, e,
-			image.IO{Kind: image.WriteSame, Offset: at, Length: bytes, Data: b})
-	case kind < 3:
-		return p.do(ctx, wire.AioFlush{}, event{flush: true})
-	case kind < 5:
-		e.zero = true
-		return p.do(ctx, wire.AioDiscard{Offset: at, Length: bytes}, e, image.IO{Kind: image.Discard, Offset: at, Length: bytes})
-	case kind < 7:
-		return p.compareAndWrite(ctx, e)
-	case kind < 8:
-		return p.changeSnapshots(ctx)
-	}
-	data := p.stamped(e)
-	return p.do(ctx, wire.AioWrite{Offset: at, Length: bytes, Data: data}, e,
-		image.IO{Kind: image.Write, Offset: at, Length: bytes, Data: data})
-}
-
-// stamped is what the next event writes.
-func (p *primary) stamped(e event) []byte {
-	b := make([]byte, (e.to-e.from)*sector)
-	for s := e.from; s < e.to; s++ {
-		p.stamp(b[(s-e.from)*sector:][:sector], p.next(), s)
-	}
-	return b
-}
-
-// compareAndWrite journals one that succeeds, or one that finds what an older event left.
-func (p *primary) compareAndWrite(ctx context.Context, e event) error {
-	e.to, e.compare = min(e.to, e.from+2), true
-	if perObject := 1 << p.set.objectOrder / sector; e.from/perObject != (e.to-1)/perObject {
-		e.to = e.from + 1 // it may not lie in two objects
-	}
-	n := p.next()
-	behind := n - 1
-	if p.rng.IntN(2) == 0 {
-		behind = p.rng.Int32N(n)
-	}
-	compare, write, at := p.contents(behind, e.from, e.to), p.stamped(e), uint64(e.from*sector)
-	ev := wire.AioCompareAndWrite{Offset: at, Length: uint64(len(write)), CompareData: compare, WriteData: write}
-	if string(compare) != string(p.contents(n-1, e.from, e.to)) {
-		e.from, e.to = 0, 0 // it fails here, and has to fail there
-		return p.do(ctx, ev, e)
-	}
-	return p.do(ctx, ev, e, image.IO{Kind: image.Write, Offset: at, Length: uint64(len(write)), Data: write})
-}
-
-// changeSnapshots takes, renames or removes a snapshot. The names are few, so that each is
-// used again.
-func (p *primary) changeSnapshots(ctx context.Context) error {
-	name, what := fmt.Sprintf("snap-%d", p.rng.IntN(6)), p.rng.IntN(4)
-	_, there := p.snaps[name]
-	switch taken := slices.Sorted(maps.Keys(p.snaps)); {
-	case there && what < 2:
-		delete(p.snaps, name)
-		return p.unsnapshot(ctx, name)
-	case !there && what == 0 && len(taken) > 0:
-		old := taken[p.rng.IntN(len(taken))]
-		p.snaps[name] = p.snaps[old]
-		delete(p.snaps, old)
-		id := p.image.Header().Snapshot(rbd.UserSnapshot{}, old).ID
-		return p.operation(ctx, func(op wire.OpTID) wire.Event {
-			return wire.SnapRename{Op: op, SnapID: uint64(id), OldName: old, NewName: name}
-		}, func() error {
-			_, err := p.image.SnapRename(ctx, old, name)
-			return err
-		})
-	case !there:
-		p.snaps[name] = p.next()
-		return p.snapshot(ctx, name)
-	}
-	return nil
-}
-
-// operation journals an operation, does it, and journals that it is done.
-func (p *primary) operation(ctx context.Context, ev func(wire.OpTID) wire.Event, do func() error) error {
-	p.op++
-	op := p.op
-	if err := p.append(ctx, ev(op), event{}); err != nil {
-		return err
-	}
-	if err := do(); err != nil {
-		return err
-	}
-	return p.append(ctx, wire.OpFinish{Op: op}, event{})
-}
-
-// snapshot takes a snapshot.
-func (p *primary) snapshot(ctx context.Context, name string) error {
-	return p.operation(ctx, func(op wire.OpTID) wire.Event { return wire.SnapCreate{Op: op, Name: name} }, func() error {
-		_, _, err := p.image.SnapCreate(ctx, rbd.UserSnapshot{}, name)
-		return err
-	})
-}
-
-// unsnapshot removes a snapshot.
-func (p *primary) unsnapshot(ctx context.Context, name string) error {
-	return p.operation(ctx, func(op wire.OpTID) wire.Event { return wire.SnapRemove{Op: op, Name: name} }, func() error {
-		_, err := p.image.SnapRemove(ctx, rbd.UserSnapshot{}, name)
-		return err
-	})
 }
 
 // librbd is how long the primary's librbd takes for what a worker asks of it.
@@ -241,7 +168,19 @@ func (p *primary) Create(ctx context.Context, name string) error {
 	if p.image.Header().Snapshot(rbd.UserSnapshot{}, name) != nil {
 		return syscall.EEXIST
 	}
-	return p.snapshot(context.WithoutCancel(ctx), name)
+	ctx = context.WithoutCancel(ctx)
+	for i := 0; i < len(p.open); {
+		if !p.open[i].rollback { // that keeps the image's writes, and so a snapshot, back
+			i++
+			continue
+		}
+		if err := p.finish(ctx, i); err != nil {
+			return err
+		}
+	}
+	o := p.take(name)
+	o.atOnce = true
+	return p.begin(ctx, o)
 }
 
 // Remove removes a sync point.
@@ -252,5 +191,7 @@ func (p *primary) Remove(ctx context.Context, name string) error {
 	if p.image.Header().Snapshot(rbd.UserSnapshot{}, name) == nil {
 		return syscall.ENOENT
 	}
-	return p.unsnapshot(context.WithoutCancel(ctx), name)
+	o := p.remove(p.called(name))
+	o.atOnce = true
+	return p.begin(context.WithoutCancel(ctx), o)
 }

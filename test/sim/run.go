@@ -68,6 +68,11 @@ func (w *world) story() (trouble time.Duration, err error) {
 
 // recovers waits until every copy is equal and says so.
 func (w *world) recovers() error {
+	for _, p := range w.primaries {
+		if err := p.settle(w.ctx); err != nil {
+			return err
+		}
+	}
 	var why error
 	for range patience / time.Second {
 		if v := w.oracle.violation(); v != "" {
@@ -108,8 +113,8 @@ func (w *world) behind() error {
 			return fmt.Errorf("%s: its status is %q, %d entries behind: %s; last %v", p.globalID, said.State, said.EntriesBehind, said.Description, said.LastCause)
 		}
 		at := said.Safe
-		if n := p.entries(); n > 0 && (at == nil || at.Tag != uint64(p.tag) || at.Entry != n-1) {
-			return fmt.Errorf("%s: safe is %v of entry %d", p.globalID, at, n-1)
+		if last, any := p.last(); any && (at == nil || at.Tag != uint64(last.tag) || at.Entry != uint64(last.entry)) {
+			return fmt.Errorf("%s: safe is %v of %+v", p.globalID, at, last)
 		}
 	}
 	return nil
@@ -128,19 +133,41 @@ func (w *world) equal() error {
 		if err != nil {
 			return err
 		}
-		for _, s := range h.Snapshots {
-			if p.image.Header().Snapshot(rbd.UserSnapshot{}, s.Name) == nil {
-				return fmt.Errorf("%s: snapshot %s of the copy is not there on the primary", p.globalID, s.Name)
-			}
+		if err := w.sameSnapshots(p, h); err != nil {
+			return err
 		}
-		for name, n := range p.snaps {
-			s := h.Snapshot(rbd.UserSnapshot{}, name)
-			if s == nil {
-				return fmt.Errorf("%s: snapshot %s is missing", p.globalID, name)
-			}
-			if err := w.shows(p.model, s.ID, n); err != nil {
-				return fmt.Errorf("snapshot %s: %w", name, err)
-			}
+		there := p.image.Header()
+		if h.Attached != there.Attached || h.Overlap != there.Overlap {
+			return fmt.Errorf("%s: attached is %v and %d bytes are shared with the parent; on the primary %v, %d", p.globalID, h.Attached, h.Overlap, there.Attached, there.Overlap)
+		}
+	}
+	return nil
+}
+
+// sameSnapshots compares the snapshots of a copy with the primary's.
+func (w *world) sameSnapshots(p *primary, h *image.Header) error {
+	for _, s := range h.Snapshots {
+		if p.called(s.Name) == nil {
+			return fmt.Errorf("%s: snapshot %s of the copy is not there on the primary", p.globalID, s.Name)
+		}
+	}
+	for _, life := range p.lives {
+		if life.removed != 0 {
+			continue
+		}
+		s, there := h.Snapshot(rbd.UserSnapshot{}, life.name()), p.image.Header().Snapshot(rbd.UserSnapshot{}, life.name())
+		if s == nil {
+			return fmt.Errorf("%s: snapshot %s is missing", p.globalID, life.name())
+		}
+		// A snapshot that is taken while a flatten is under way shares with the parent on the primary. Here the
+		// flatten comes first, and the snapshot has bytes of its own.
+		shares := s.Attached && (!there.Attached || s.Overlap != there.Overlap)
+		if s.Protection != there.Protection || shares {
+			return fmt.Errorf("%s: snapshot %s: %v, attached is %v and %d bytes are shared with the parent; on the primary %v, %v, %d",
+				p.globalID, s.Name, s.Protection, s.Attached, s.Overlap, there.Protection, there.Attached, there.Overlap)
+		}
+		if err := w.shows(p.model, s.ID, life.taken); err != nil {
+			return fmt.Errorf("snapshot %s: %w", life.name(), err)
 		}
 	}
 	return nil
@@ -157,14 +184,14 @@ func (w *world) shows(m *model, snap ceph.SnapID, n int32) error {
 	if err != nil {
 		return err
 	}
-	got, want := image.Flat(pieces, 0, r.Size()), m.contents(n, 0, m.sectors)
+	got, want := image.Flat(pieces, 0, r.Size()), m.contents(n, 0, m.size(n))
 	if len(got) != len(want) {
 		return fmt.Errorf("%s has %d bytes instead of %d", m.globalID, len(got), len(want))
 	}
-	for s := range m.sectors {
+	for s := range m.size(n) {
 		if a, b := got[s*sector:][:sector], want[s*sector:][:sector]; !bytes.Equal(a, b) {
 			have, _ := m.read(a, s)
-			return fmt.Errorf("%s: sector %d shows event %d instead of %d", m.globalID, s, have.n, m.newest(s, n))
+			return fmt.Errorf("%s: sector %d shows %d instead of %d", m.globalID, s, have, m.value(s, n))
 		}
 	}
 	return nil
@@ -182,7 +209,7 @@ func (w *world) end() {
 	w.oracle.local.Look(w.oracle.pool, "", func(v mem.View) {
 		for _, p := range w.primaries {
 			for _, k := range w.workers {
-				if p.copied != "" && !k.local.Crashed() && v.Holds(k.local, rbd.HeaderObject(p.copied), lock.RBDName) {
+				if p.copied != "" && !k.local.Crashed() && !(p.promoted && w.faultsHere.refused[k.local]) && v.Holds(k.local, rbd.HeaderObject(p.copied), lock.RBDName) {
 					w.oracle.violated("%s: worker %d has left it and holds its lock", p.globalID, k.seat)
 				}
 			}

@@ -1,17 +1,22 @@
 package sim
 
 import (
+	"flag"
 	"math/rand/v2"
 	"time"
 
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 )
 
+// What is not in order yet, and left out for that.
+var twoMakers = flag.Bool("two-makers", false, "an image may be moved between workers while its copy is being made")
+
 // settings is the shape of a run.
 type settings struct {
 	images       int
 	workers      int
-	sectors      int // of an image
+	sectors      int // of an image at most
+	size         int // sectors that it has at first
 	maxSectors   int // of one write
 	objectOrder  uint8
 	journalOrder uint8
@@ -22,10 +27,19 @@ type settings struct {
 	stepBytes    int
 	stepOps      int
 	tailBudget   int64
+	budget       int64         // bytes that all images of a worker may hold
+	reserve      int64         // bytes of it that each image may have at any time
 	commit       time.Duration // between two commits
+	replayRate   int64         // bytes a second that a worker replays; 0: no limit
+	syncRate     int64         // the same, of first copies
 	actions      int           // how much happens in the time of trouble
 	promote      bool          // an image is promoted by force
-	calm         bool          // nothing goes wrong
+	clone        bool          // the second image is a clone of the first
+	cloneFormat  uint8
+	overlap      int  // sectors that a clone shares with its parent
+	sessions     bool // the primary's client changes
+	twoMakers    bool // an image may be moved between workers while its copy is being made
+	calm         bool // nothing goes wrong
 }
 
 // draw gives the settings of a run.
@@ -41,11 +55,28 @@ func draw(rng *rand.Rand) settings {
 		actions: 12 + rng.IntN(16), promote: rng.IntN(4) == 0, calm: rng.IntN(20) == 0,
 	}
 	s.bufferBytes = s.readBytes * pick(1, 4)
+	s.budget, s.reserve = int64(pick(0, 32<<10, 1<<20, 16<<20)), int64(pick(1<<10, 8<<10))
 	if rng.IntN(4) > 0 {
 		s.features |= rbd.FeatureObjectMap | rbd.FeatureFastDiff
 	}
 	if rng.IntN(3) == 0 {
 		s.images = 2
 	}
+	if rng.IntN(4) > 0 {
+		s.features |= rbd.FeatureLayering
+	}
+	s.twoMakers = *twoMakers
+	s.size = s.sectors - pick(0, 0, s.sectors/4)
+	s.sessions = rng.IntN(2) == 0
+	if rng.IntN(4) == 0 {
+		s.clone, s.images, s.cloneFormat = true, 2, uint8(pick(1, 2))
+		s.features |= rbd.FeatureLayering
+		if rng.IntN(2) == 0 {
+			s.features |= rbd.FeatureDeepFlatten
+		}
+		s.overlap = s.size/pick(1, 1, 2) - pick(0, 3)
+	}
+	// Limits are drawn last: what was drawn before them stays as it was.
+	s.replayRate, s.syncRate = int64(pick(0, 0, 32<<10, 1<<20)), int64(pick(0, 0, 64<<10, 1<<20))
 	return s
 }

@@ -18,13 +18,24 @@ func (w *world) trouble() {
 			w.misfortune()
 		}
 		if w.set.promote && w.rng.IntN(8) == 0 {
-			w.promote(w.primaries[0].model)
+			w.promotion(w.primaries[w.rng.IntN(len(w.primaries))])
 		}
 		w.tend()
 		if w.oracle.violation() != "" {
 			return
 		}
 	}
+}
+
+// promotion promotes a copy by force, where the primary's client changes often right after another one has begun to write: what
+// a new tag there makes a worker do meets the promotion.
+func (w *world) promotion(p *primary) {
+	if w.set.sessions {
+		w.check(p.session(w.ctx))
+		w.check(p.write(w.ctx))
+		time.Sleep(time.Duration(w.rng.ExpFloat64() * float64(5*time.Millisecond)))
+	}
+	w.promote(p.model)
 }
 
 // pause lets some time pass: mostly little, so that things fall together.
@@ -41,6 +52,9 @@ func (w *world) writes() {
 	p := w.primaries[w.rng.IntN(len(w.primaries))]
 	for range w.rng.IntN(12) {
 		w.check(p.write(w.ctx))
+	}
+	if w.set.sessions && w.rng.IntN(12) == 0 {
+		w.check(p.session(w.ctx))
 	}
 	if w.rng.IntN(3) == 0 {
 		w.check(p.commit(w.ctx))
@@ -87,6 +101,9 @@ func (w *world) misfortune() {
 		w.trace.add("worker %d is blocklisted", k.seat)
 		w.check(w.hereIO.Cluster().Blocklist(w.ctx, k.local.Addresses(), time.Hour))
 	case 11, 12, 13:
+		if !w.set.twoMakers && w.oracle.copyOf(m) == "" {
+			return
+		}
 		w.owner[n] = w.rng.IntN(len(w.workers))
 		w.trace.add("%s is to run in worker %d", m.globalID, w.owner[n])
 	case 14:
@@ -101,6 +118,38 @@ func (w *world) misfortune() {
 		k.mu.Lock()
 		k.panics = true
 		k.mu.Unlock()
+	case 18:
+		w.usurped(n)
+	case 19:
+		w.flood(w.primaries[n])
+	}
+}
+
+// flood has a primary write more than a worker may hold, while the cluster of the copy hardly moves.
+func (w *world) flood(p *primary) {
+	w.passing("all is slow here, and much is written", w.faultsHere, weather{slow: 1, slowness: 3 * time.Second})
+	for range 60 {
+		w.check(p.write(w.ctx))
+	}
+}
+
+// usurped freezes the worker that runs an image, in the middle of what the primary has just written, until it is taken for
+// dead and another one has gone on. Then it thaws.
+func (w *world) usurped(n int) {
+	p, k := w.primaries[n], w.workers[w.owner[n]]
+	if len(w.workers) < 2 || w.oracle.copyOf(p.model) == "" && !w.set.twoMakers {
+		return
+	}
+	for range 8 {
+		w.check(p.write(w.ctx))
+	}
+	time.Sleep(time.Duration(w.rng.ExpFloat64() * float64(5*time.Millisecond)))
+	w.freeze(k, watchTimeout+10*time.Second+time.Duration(w.rng.ExpFloat64()*float64(10*time.Second)))
+	w.owner[n] = (w.owner[n] + 1) % len(w.workers)
+	w.trace.add("%s is to run in worker %d", p.globalID, w.owner[n])
+	w.tend()
+	for range 8 {
+		w.check(p.write(w.ctx))
 	}
 }
 
@@ -126,12 +175,17 @@ func (w *world) commanded(k *worker, m *model) {
 // watchTimeout is how long the OSDs wait for a client that is silent.
 const watchTimeout = 30 * time.Second
 
-// stopped freezes a worker. When that takes long its watches are gone, and it does not know.
+// stopped freezes a worker for a while.
 func (w *world) stopped(k *worker) {
 	d := time.Duration(w.rng.ExpFloat64() * float64(20*time.Second))
 	if w.rng.IntN(3) == 0 {
 		d += watchTimeout
 	}
+	w.freeze(k, d)
+}
+
+// freeze freezes a worker. When that takes long its watches are gone, and it does not know.
+func (w *world) freeze(k *worker, d time.Duration) {
 	w.trace.add("worker %d freezes for %v", k.seat, d)
 	k.freeze()
 	w.goes.Go(func() {

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/rbdwarden/rbdwarden/actors/replayer"
 	"github.com/rbdwarden/rbdwarden/actors/replayer/core"
+	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/image"
 	imagesync "github.com/rbdwarden/rbdwarden/image/sync"
 	"github.com/rbdwarden/rbdwarden/journal"
@@ -22,6 +25,8 @@ import (
 	"github.com/rbdwarden/rbdwarden/rados/mem"
 	"github.com/rbdwarden/rbdwarden/report"
 	"github.com/rbdwarden/rbdwarden/supervision"
+	"github.com/rbdwarden/rbdwarden/supervision/memory"
+	"github.com/rbdwarden/rbdwarden/supervision/pace"
 )
 
 const (
@@ -44,6 +49,8 @@ type worker struct {
 	local, remote *mem.Client
 	here, there   replayer.Site
 	pool          *actor.PID
+	read, apply   *memory.Budget // of all its images
+	replay, sync  *pace.Bucket   // likewise
 
 	mu     sync.Mutex
 	frozen chan struct{} // closed when it goes on; nil: it runs
@@ -76,6 +83,10 @@ func (w *world) startWorker(seat int) *worker {
 	k.here = replayer.Site{IO: w.must(k.local.Open(w.ctx, poolName, "")), MirrorUUID: localUUID}
 	k.there = replayer.Site{IO: w.must(k.remote.Open(w.ctx, poolName, "")), MirrorUUID: remoteUUID}
 	k.pool = w.register(&pool{k})
+	k.replay, k.sync = pace.NewBucket(w.set.replayRate), pace.NewBucket(w.set.syncRate)
+	k.read, k.apply = memory.NewBudget(w.set.budget), memory.NewBudget(w.set.budget/2)
+	k.read.SetReserve(w.set.reserve)
+	k.apply.SetReserve(w.set.reserve)
 	w.workers[seat] = k
 	w.trace.add("worker %d starts, life %d", seat, k.life)
 	return k
@@ -125,8 +136,8 @@ func (k *worker) kill(linger time.Duration) {
 	dead := k.dead
 	k.dead = true
 	var boxes []*mailbox
-	for _, i := range k.images {
-		boxes = append(boxes, i.box)
+	for _, id := range slices.Sorted(maps.Keys(k.images)) {
+		boxes = append(boxes, k.images[id].box)
 	}
 	k.mu.Unlock()
 	k.thaw()
@@ -254,6 +265,10 @@ func (k *worker) newImage(m *model, past messages.Past, rng *rand.Rand) actor.Ac
 		Tail:               journal.TailConfig{Budget: w.set.tailBudget},
 		Trashed:            func() {},
 		CheckpointInterval: 100 * time.Millisecond, Log: log,
+		Pace:            k.pace,
+		NewCredit:       func() replayer.Credit { return k.read.Client() },
+		NewUrgentCredit: func() replayer.Credit { return k.read.UrgentClient() },
+		NewApplyCredit:  func() replayer.Credit { return k.apply.Client() },
 	}
 	return replayer.New(replayer.Options{
 		Key: messages.ImageKey{PoolKey: messages.PoolKey{Pool: poolName}, GlobalID: m.globalID},
@@ -348,7 +363,7 @@ func (p *probe) Perform(ctx context.Context, e core.Effect) core.Msg {
 	case core.JournalerReady:
 		p.committed = m
 	case core.ReplayStarted:
-		w.oracle.replays(p.model, p.worker.local, p.committed.Committed)
+		w.oracle.replays(p.model, p.worker.local, p.committed.Committed, p.committed.Covered)
 	}
 	w.trace.add("worker %d: %s: %T is answered %T", p.worker.seat, p.model.globalID, e, m)
 	return m
@@ -360,4 +375,12 @@ func name(e core.Effect) string {
 		return fmt.Sprintf("%T %d", e, a.Step.ID())
 	}
 	return fmt.Sprintf("%T", e)
+}
+
+// pace gives an image the limits of its worker.
+func (k *worker) pace() replayer.Paced {
+	return replayer.Paced{
+		Replay: pace.NewChain(pace.Link{Scope: pace.Daemon, Bucket: k.replay}), Sync: pace.NewChain(pace.Link{Scope: pace.Daemon, Bucket: k.sync}),
+		Own: func(config.ImageLimits) {}, Leave: func() {},
+	}
 }

@@ -69,7 +69,14 @@ func newWorld(t *testing.T, seed uint64, set settings, verbose io.Writer) *world
 	w.hereIO = w.mirrored(w.local, localUUID)
 	w.oracle.pool = w.hereIO.Pool().ID
 	for n := range set.images {
-		m := newModel(n, set.sectors)
+		var parent *model
+		initial := set.size / 2
+		if set.clone && n == 0 {
+			initial = set.size * 3 / 4
+		} else if set.clone {
+			parent, initial = w.primaries[0].model, min(w.primaries[0].initial, set.overlap)
+		}
+		m := newModel(n, set.sectors, set.size, initial, parent)
 		p, err := makePrimary(w.ctx, remoteIO, set, m, rand.New(rand.NewPCG(seed, uint64(10+n))), w.trace, &w.oracle.mu)
 		w.check(err)
 		w.primaries = append(w.primaries, p)
@@ -107,14 +114,27 @@ func (w *world) observe(site string, f *faults, v mem.View, op mem.Op, err error
 	}
 }
 
-// reported is called for each report of an image: memory is bounded (invariant 8).
+// leastRead is how much the reader of a journal asks for at least, in bytes.
+const leastRead = 64 << 10
+
+// reported is called for each report of an image: memory is bounded (invariant 8). An image holds what the reader of its
+// journal has for each of the objects that it reads side by side, being read and handed out, and what waits to be applied. All
+// images of a worker hold no more than its budget, but for their reserves, a read that looks ahead for each, and one more read
+// where nothing is left.
 func (w *world) reported(k *worker, r report.Image) {
 	w.trace.add("worker %d: %s says %s %s", k.seat, r.GlobalID, r.State, r.Step)
-	entry := w.set.maxSectors*sector + 512
-	if limit := int64(w.set.bufferBytes + w.set.readBytes + entry); r.BytesHeld > limit {
-		w.oracle.mu.Lock()
-		defer w.oracle.mu.Unlock()
+	entry := int64(2*w.set.maxSectors*sector + 512) // a compare-and-write has both
+	read := max(w.set.tailBudget/int64(w.set.splay)/2, leastRead) + entry
+	limit := 2*read*int64(w.set.splay) + int64(w.set.bufferBytes+w.set.readBytes)
+	most := w.set.budget + int64(w.set.images)*(w.set.reserve+read) + read
+	peak := k.read.State().Peak
+	w.oracle.mu.Lock()
+	defer w.oracle.mu.Unlock()
+	if r.BytesHeld > limit {
 		w.oracle.violated("%s holds %d bytes, more than the %d that it may", r.GlobalID, r.BytesHeld, limit)
+	}
+	if peak > most {
+		w.oracle.violated("the images of worker %d have held %d bytes together, more than the %d that they may", k.seat, peak, most)
 	}
 }
 

@@ -165,6 +165,10 @@ func (c *Core) remoteOpened() {
 		// follows it: two attempts to begin the copy have crossed, one of them being a dead
 		// process's last words that arrived late.
 		c.resyncByItself("the copy was begun twice: automatic resync")
+	case local.Disabling && local.Promotion == PromotionUnknown:
+		// Nothing is left of it but its record, which could not be removed, as on a full disk: whatever our client
+		// belongs to, it is not this. OPEN_LOCAL_IMAGE finds nothing, and a new one is made.
+		c.become(OpenLocalImage, OpenLocal{ImageID: local.ImageID})
 	case c.boot.meta.ImageID != local.ImageID:
 		// The commit position speaks of another copy: what it skips may be missing here.
 		c.stop(StopCause{Reason: WrongPeerImage, Text: fmt.Sprintf(

@@ -208,6 +208,16 @@ var scenarios = map[string]func(w *world){
 		w.send(Closed{})
 		w.send(LocalRemoved{})
 	},
+	"copy-gone-but-for-its-record": func(w *world) {
+		w.send(Start{})
+		w.send(LocalPrepared{Local{Exists: true, ImageID: "l1", Promotion: PromotionUnknown, Disabling: true}})
+		w.send(RemotePrepared{remoteMaster})
+		w.send(RemoteClientsRead{Registered: true, Connected: true, Meta: journal.MirrorPeerClientMeta{ImageID: "other", State: journal.PeerSyncing}})
+		w.send(RemoteOpened{})
+		w.send(LocalOpened{Missing: true})
+		w.send(ClientUpdated{Meta: journal.MirrorPeerClientMeta{ImageID: "l2", State: journal.PeerSyncing}})
+		w.send(LocalCreated{ImageID: "l2"})
+	},
 	"interrupted-sync-goes-on": func(w *world) {
 		w.send(Start{})
 		w.send(LocalPrepared{localReplica})
@@ -223,6 +233,9 @@ var scenarios = map[string]func(w *world){
 		w.send(RemoteTagRead{Tag{TID: 1, Data: journal.TagData{Predecessor: journal.TagPredecessor{CommitValid: true}}}})
 		w.send(LocalTagAllocated{Data: journal.TagData{MirrorUUID: them, Predecessor: journal.TagPredecessor{MirrorUUID: them, CommitValid: true}}})
 		w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 2})
+		w.send(Committed{find[Commit](w).Position})
+		w.send(EntriesRead{Entries: []Entry{write(1, 2)}})
+		w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 1})
 		w.send(CommitDue{})
 		w.send(Committed{find[Commit](w).Position})
 	},
@@ -599,9 +612,28 @@ func TestCommitNeverPassesWhatIsApplied(t *testing.T) {
 		t.Fatalf("committed what nobody applied:\n%s", w.log.String())
 	}
 	w.send(Applied{Step: first.Step.ID(), Entries: 1})
-	w.send(Flush{})
 	if p, _ := find[Commit](w).Position.Newest(); p.Entry != 0 {
 		t.Fatalf("committed entry %d, applied only entry 0:\n%s", p.Entry, w.log.String())
+	}
+}
+
+// What a replay has applied first is committed at once, and only then does the timer set the pace: whoever takes an image over
+// shows at once that it goes on.
+func TestTheFirstCommitDoesNotWait(t *testing.T) {
+	w := newWorld(t)
+	w.toReplay()
+	w.send(EntriesRead{Entries: []Entry{write(0, 0)}})
+	w.send(RemoteTagRead{tag0()})
+	if !has[Commit](w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 1})) {
+		t.Fatalf("the first commit waits:\n%s", w.log.String())
+	}
+	w.send(Committed{find[Commit](w).Position})
+	w.send(EntriesRead{Entries: []Entry{write(0, 1)}})
+	if effects := w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 1}); has[Commit](effects) || !has[After](effects) {
+		t.Fatalf("the second does not wait for the timer:\n%s", w.log.String())
+	}
+	if !has[Commit](w.send(CommitDue{})) {
+		t.Fatalf("nor does it follow the timer:\n%s", w.log.String())
 	}
 }
 
@@ -613,7 +645,6 @@ func TestCheckpointCoveredByACommitUnderWay(t *testing.T) {
 	w.send(EntriesRead{Entries: []Entry{write(0, 0)}})
 	w.send(RemoteTagRead{tag0()})
 	w.send(Applied{Step: find[Apply](w).Step.ID(), Entries: 1})
-	w.send(Flush{})
 	commit := find[Commit](w)
 	compare := write(0, 1)
 	compare.Event = journal.AioCompareAndWrite{Length: 512, CompareData: make([]byte, 512), WriteData: make([]byte, 512)}

@@ -172,6 +172,7 @@ type (
 		SplayWidth   uint8
 		Committed    journal.ObjectSetPosition // our client's commit position
 		Primary      journal.ObjectSetPosition // the image client's
+		Covered      journal.Covered           // what is in the copy: see journal.MirrorPeerClientMeta
 	}
 	// ReplayStarted answers StartTailing.
 	ReplayStarted struct {

@@ -23,6 +23,7 @@ type replaying struct {
 	seeking   int     // FindOutcomes under way: they wait for the primary
 	broken    *Failed // a ReadEntries failed: stop when what was read is applied
 	timing    bool    // the commit timer runs
+	stored    bool    // a commit was begun since replay was
 	tagChange replay.StepID
 	// commit is the Commit under way with the Checkpoint steps that it settles.
 	commit      *commit
@@ -49,6 +50,7 @@ func newReplaying(cfg Config, m JournalerReady) *replaying {
 		planner: replay.New(replay.Config{
 			SplayWidth: m.SplayWidth,
 			Committed:  m.Committed,
+			Covered:    m.Covered,
 			StepBytes:  cfg.MaxStepBytes,
 			StepIOs:    cfg.MaxStepOps,
 			HeldBytes:  cfg.BufferBytes,
@@ -219,8 +221,10 @@ func (c *Core) tagChanged() {
 }
 
 // commit writes the position if it has moved: at once when a Checkpoint step waits or
-// it is asked for (lazy is false), otherwise when the timer says so. True says that
-// Checkpoint steps became safe at once, so that the planner may have more to do.
+// it is asked for (lazy is false), otherwise when the timer says so. The first of a replay
+// does not wait for the timer: who looks at the primary sees then that the image goes on, and
+// the next owner does less again. True says that Checkpoint steps became safe at once, so that
+// the planner may have more to do.
 func (c *Core) commit(lazy bool) (settled bool) {
 	r := c.rep
 	if r.commit != nil {
@@ -229,7 +233,7 @@ func (c *Core) commit(lazy bool) (settled bool) {
 	pos, moved := r.uncommitted()
 	switch {
 	case len(r.checkpoints) == 0 && !moved:
-	case lazy && len(r.checkpoints) == 0:
+	case lazy && len(r.checkpoints) == 0 && r.stored:
 		if !r.timing {
 			r.timing = true
 			c.do(After{Delay: c.cfg.CommitInterval, Msg: CommitDue{}})
@@ -239,7 +243,7 @@ func (c *Core) commit(lazy bool) (settled bool) {
 		r.checkpoints = nil
 		return true
 	default:
-		r.commit = &commit{settles: r.checkpoints}
+		r.commit, r.stored = &commit{settles: r.checkpoints}, true
 		r.checkpoints = nil
 		c.do(Commit{Position: pos})
 	}
