@@ -15,7 +15,6 @@ package coordinator
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -24,11 +23,11 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/rbdwarden/rbdwarden/cluster/identity"
 	"github.com/rbdwarden/rbdwarden/cluster/leader"
 	"github.com/rbdwarden/rbdwarden/cluster/membership"
 	"github.com/rbdwarden/rbdwarden/cluster/placement"
 	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 )
 
 // Options are what a coordinator is made of.
@@ -41,18 +40,32 @@ type Options struct {
 	Siblings int
 	// KnownDead judges processes of this host; see package identity.
 	KnownDead func(description string) bool
+	// AwaitDeath waits for their ends, as in package membership; it may be nil.
+	AwaitDeath func(description string, gone func()) (stop func(), waits bool)
 	// Heartbeat is the leader's (rbd_mirror_leader_heartbeat_interval).
 	Heartbeat time.Duration
 	// BlocklistExpire is how long the dead stay blocklisted (0: the cluster's default).
 	BlocklistExpire time.Duration
 	// Placement is how images are shared out.
 	Placement placement.Options
-	Log       zerolog.Logger
+	// Now is this host's clock, by which the map's entries are dated; nil: time.Now.
+	Now func() time.Time
+	// Loads asks members for the loads of the images that they run; the result has those that
+	// answered, by their ids. Nil: loads are not known, and the images' number alone counts.
+	Loads func(ctx context.Context, members []string) map[string]Loads
+	// Changed is called with each new view of the members, from one goroutine; it is quick.
+	// Nil: nobody is told.
+	Changed func(membership.View)
+	Log     zerolog.Logger
 }
 
 // Times of the coordinator.
 const (
-	tick = 250 * time.Millisecond
+	// tick is the time between looks while something is going on, and for lively after that;
+	// then it is rest.
+	tick   = 250 * time.Millisecond
+	rest   = 2 * time.Second
+	lively = 20 * time.Second
 	// reread is the time between looks at the map when nothing asks for one.
 	reread = 5 * time.Second
 	// handover is how long a member that says nothing is waited for.
@@ -83,15 +96,24 @@ type Coordinator struct {
 	joined   time.Time
 	lists    map[string]list // newest, by namespace; nil: not mirrored any more
 	applied  map[string]uint64
-	term     *leader.Term // nil while we do not lead
-	foreign  string       // why the pool's leader is none of ours, "" if it is
-	follows  bool         // there is a leader, or was
-	hurry    bool         // the map is said to have changed
-	announce bool         // our record is to be written
+	term     *leader.Term     // nil while we do not lead
+	leader   string           // id of who leads instead of us, "" if it is not known
+	moves    []*move          // that operators ask for
+	foreign  string           // why the pool's leader is none of ours, "" if it is
+	follows  bool             // there is a leader, or was
+	loads    map[string]Loads // that members told, by their ids; nil: nothing new
+	hurry    bool             // the map is said to have changed
+	announce bool             // our record is to be written
+	drains   bool             // our images are to be given away
+	left     bool             // Leaving was called
+	holds    map[string]int   // how many images the map gives to us, by namespace
 
 	// Only Run's goroutine uses what follows.
 	standing   *standing // as told
 	namespaces map[string]*namespace
+	asked      time.Time    // when the members were last asked for their loads
+	askedFor   *leader.Term // in which term
+	asking     sync.WaitGroup
 }
 
 // standing tells whether images may run here, and if not, why.
@@ -110,9 +132,14 @@ type list struct {
 
 // New makes a coordinator.
 func New(opt Options) *Coordinator {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
 	return &Coordinator{
 		opt: opt, wake: make(chan struct{}, 1), leaving: make(chan struct{}), release: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
-		lists: map[string]list{}, applied: map[string]uint64{}, namespaces: map[string]*namespace{},
+		lists: map[string]list{}, applied: map[string]uint64{}, namespaces: map[string]*namespace{}, holds: map[string]int{},
+		drains: opt.Self.Draining,
+		view:   membership.View{Frozen: true}, // until somebody was seen, nobody is known to have let go of anything
 	}
 }
 
@@ -134,26 +161,35 @@ func (c *Coordinator) set(change func()) {
 
 // Namespaces says which namespaces are mirrored.
 func (c *Coordinator) Namespaces(names []string) {
-	c.set(func() {
-		for ns, l := range c.lists {
-			l.mirrored = slices.Contains(names, ns)
-			c.lists[ns] = l
-		}
-		for _, ns := range names {
-			l := c.lists[ns]
-			l.mirrored = true
-			c.lists[ns] = l
-		}
-	})
+	c.mu.Lock()
+	was := maps.Clone(c.lists)
+	for ns, l := range c.lists {
+		l.mirrored = slices.Contains(names, ns)
+		c.lists[ns] = l
+	}
+	for _, ns := range names {
+		l := c.lists[ns]
+		l.mirrored = true
+		c.lists[ns] = l
+	}
+	same := maps.EqualFunc(was, c.lists, func(a, b list) bool { return a.mirrored == b.mirrored })
+	c.mu.Unlock()
+	if !same { // sites list again and again
+		c.poke()
+	}
 }
 
 // Listed says which images of a namespace are mirrored; complete if both sites were asked.
 func (c *Coordinator) Listed(namespace string, globalIDs []string, complete bool) {
-	c.set(func() {
-		l := c.lists[namespace]
-		l.ids, l.listed, l.complete = globalIDs, true, complete
-		c.lists[namespace] = l
-	})
+	c.mu.Lock()
+	l := c.lists[namespace]
+	same := l.listed && l.complete == complete && slices.Equal(l.ids, globalIDs)
+	l.ids, l.listed, l.complete = globalIDs, true, complete
+	c.lists[namespace] = l
+	c.mu.Unlock()
+	if !same { // pools list again and again
+		c.poke()
+	}
 }
 
 // Applied says that nothing of the namespace runs here that the share of that epoch does
@@ -198,6 +234,16 @@ func (c *Coordinator) Release() {
 // Leaving says that this member is about to end: it leads no more, and is given no image.
 func (c *Coordinator) Leaving() { c.once.Do(func() { close(c.leaving) }) }
 
+// Reached says where this member listens to others, and by which certificates it is known.
+func (c *Coordinator) Reached(address, fingerprint string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opt.Self.Address, c.opt.Self.Fingerprint = address, fingerprint
+	if c.group != nil {
+		c.group.Update(func(m *membership.Member) { m.Address, m.Fingerprint = address, fingerprint })
+	}
+}
+
 // Fenced tells whether the owner of a lock with that description was fenced by the leader.
 func (c *Coordinator) Fenced(description string) bool {
 	c.mu.Lock()
@@ -238,12 +284,13 @@ func (c *Coordinator) Run(ctx context.Context, told Told) {
 	go func() {
 		select {
 		case <-c.leaving:
-			group.SetDraining(true)
+			c.drain(func() { c.left = true })
 			resign()
 		case <-election.Done():
 		}
 	}()
 	c.loop(ctx)
+	c.asking.Wait()
 	candidacy.Wait() // the leadership goes first, for whoever holds it is to be a member
 	leave()
 	parts.Wait()
@@ -254,10 +301,12 @@ func (c *Coordinator) Run(ctx context.Context, told Told) {
 
 // member makes this worker a member to be.
 func (c *Coordinator) member(io rados.IOContext) *membership.Group {
+	c.mu.Lock()
+	defer c.mu.Unlock() // until there is a group, Reached changes what it is made of
 	self := c.opt.Self
 	self.Extra = c.extra()
 	group := membership.New(io, membership.Options{
-		Self: self, KnownDead: c.opt.KnownDead, BlocklistExpire: c.opt.BlocklistExpire,
+		Self: self, KnownDead: c.opt.KnownDead, AwaitDeath: c.opt.AwaitDeath, BlocklistExpire: c.opt.BlocklistExpire,
 		Changed: func(v membership.View) {
 			c.set(func() {
 				if c.joined.IsZero() && !v.Frozen {
@@ -265,6 +314,9 @@ func (c *Coordinator) member(io rados.IOContext) *membership.Group {
 				}
 				c.view = v
 			})
+			if c.opt.Changed != nil {
+				c.opt.Changed(v)
+			}
 			if len(v.Dead) > 0 {
 				select {
 				case c.doubt <- struct{}{}:
@@ -283,9 +335,7 @@ func (c *Coordinator) member(io rados.IOContext) *membership.Group {
 		Lost: c.told.Fenced,
 		Log:  c.opt.Log,
 	})
-	c.mu.Lock()
 	c.group = group
-	c.mu.Unlock()
 	return group
 }
 
@@ -314,18 +364,39 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// loop looks at everything whenever something has changed, and every tick.
+// loop looks at everything whenever something has changed, and every so often: what follows
+// a change follows it in time, too (a handover, a step of the placement), but nothing goes
+// on for longer than lively without another change.
 func (c *Coordinator) loop(ctx context.Context) {
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	for ctx.Err() == nil {
+	timer := time.NewTimer(tick)
+	defer timer.Stop()
+	for changed := time.Now(); ctx.Err() == nil; {
 		c.look(ctx)
+		next := rest
+		if time.Since(changed) < lively || !c.settled() {
+			next = tick
+		}
+		timer.Reset(rhythm.Within(next))
 		select {
 		case <-ctx.Done():
 		case <-c.wake:
-		case <-ticker.C:
+			changed = time.Now()
+		case <-timer.C:
 		}
 	}
+}
+
+// settled tells that nothing waits to be tried again.
+func (c *Coordinator) settled() bool {
+	if c.standing == nil || !c.standing.works {
+		return false
+	}
+	for _, n := range c.namespaces {
+		if n.trouble != "" || !n.portion.known || len(n.portion.run) < len(n.portion.mine) {
+			return false
+		}
+	}
+	return true
 }
 
 // inputs are what others put in, as one look sees them.
@@ -337,6 +408,8 @@ type inputs struct {
 	foreign string
 	follows bool
 	hurry   bool
+	moves   []*move // each is seen once
+	loads   map[string]Loads
 }
 
 func (c *Coordinator) inputs() inputs {
@@ -345,7 +418,8 @@ func (c *Coordinator) inputs() inputs {
 	in := inputs{
 		view: c.view, joined: c.joined, lists: maps.Clone(c.lists), term: c.term, foreign: c.foreign, follows: c.follows, hurry: c.hurry,
 	}
-	c.hurry = false
+	in.moves, in.loads = c.moves, c.loads
+	c.hurry, c.moves, c.loads = false, nil, nil
 	return in
 }
 
@@ -365,8 +439,11 @@ func (c *Coordinator) look(ctx context.Context) {
 		case !l.mirrored && c.namespaces[ns] != nil:
 			c.namespaces[ns].close()
 			delete(c.namespaces, ns)
+			c.hold(ns, 0)
 		}
 	}
+	c.gather(ctx, in)
+	c.refuseMoves(in)
 	for _, ns := range slices.Sorted(maps.Keys(c.namespaces)) {
 		if ctx.Err() == nil {
 			c.namespaces[ns].look(ctx, in)
@@ -415,33 +492,4 @@ func (c *Coordinator) tellRecord() {
 // extra is what our record says from the beginning.
 func (c *Coordinator) extra() map[string]string {
 	return map[string]string{extraWorkers: strconv.Itoa(c.opt.Siblings)}
-}
-
-// compete competes for the leadership until ctx ends.
-func (c *Coordinator) compete(ctx context.Context, io rados.IOContext) {
-	leader.Run(ctx, io, leader.Options{
-		Heartbeat: c.opt.Heartbeat, Description: c.opt.Self.Identity, BlocklistExpire: c.opt.BlocklistExpire, Wake: c.doubt,
-		KnownDead: func(description string) bool {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return c.opt.KnownDead(description) || c.view.KnownDead(description)
-		},
-		Leads: func(term *leader.Term) {
-			c.set(func() { c.term, c.foreign, c.follows = term, "", true })
-			c.told.Leads()
-		},
-		Lost: func(reason error) {
-			c.set(func() { c.term = nil })
-			c.told.Lost(reason)
-		},
-		Follows: func(name, description string) {
-			foreign := ""
-			if _, ours := identity.Parse(description); !ours {
-				foreign = fmt.Sprintf("%s, which is no rbd-warden, leads the pool", name)
-			}
-			c.set(func() { c.foreign, c.follows = foreign, true })
-			c.told.Follows(name)
-		},
-		Fenced: c.told.Fenced, Release: c.release, Log: c.opt.Log,
-	})
 }

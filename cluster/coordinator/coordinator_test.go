@@ -36,7 +36,10 @@ type site struct {
 	runs    map[string]*worker   // who runs an image
 	lastRun map[string]*worker
 	moved   map[string]int
-	slow    time.Duration // that an image takes to be let go
+	slow    time.Duration      // that an image takes to be let go
+	blind   time.Duration      // that the newest worker takes to see the members; a third of it for all else
+	loads   map[string]float64 // what running images takes; nil: nobody tells
+	mute    *worker            // who does not tell
 	all     []*worker
 	pids    int
 }
@@ -79,6 +82,12 @@ func (s *site) judge(op mem.Op) mem.Verdict {
 	if s.cut[op.Client] {
 		return mem.Verdict{Delay: time.Second, Fail: syscall.ETIMEDOUT}
 	}
+	if s.blind > 0 && s.all[len(s.all)-1].client == op.Client && op.Kind == mem.Read {
+		if op.Object == membership.Object {
+			return mem.Verdict{Delay: s.blind}
+		}
+		return mem.Verdict{Delay: s.blind / 3}
+	}
 	return mem.Verdict{Delay: time.Millisecond}
 }
 
@@ -101,6 +110,7 @@ func (s *site) start(daemon, index, of int) *worker {
 		Self: membership.Member{
 			Host: fmt.Sprint("host", daemon), Identity: id, Seat: Seat(fmt.Sprint("host", daemon), daemon, index), Index: index, Started: time.Now(),
 		},
+		Loads:    func(_ context.Context, members []string) map[string]Loads { return s.loadsOf(members) },
 		Siblings: of, Heartbeat: 5 * time.Second, Placement: placement.Defaults(), Log: zerolog.Nop(),
 		KnownDead: func(description string) bool {
 			s.mu.Lock()
@@ -314,6 +324,20 @@ func TestWorkersShareTheImages(t *testing.T) {
 		if l := s.leaders(); len(l) != 1 {
 			t.Errorf("%d lead", len(l))
 		}
+	})
+}
+
+// TestWhoHasSeenNobodyWaits: a new member has joined, so it is given images at once, and reads the
+// map before it has read who else is a member. It waits for them all the same; assigned sees to that.
+func TestWhoHasSeenNobodyWaits(t *testing.T) {
+	run(t, 12, func(s *site) {
+		s.start(1, 0, 1)
+		s.settledWithin(5*time.Second, true)
+		s.mu.Lock()
+		s.blind, s.slow = 300*time.Millisecond, 2*time.Second
+		s.mu.Unlock()
+		s.start(2, 0, 1)
+		s.settledWithin(10*time.Second, true)
 	})
 }
 

@@ -46,6 +46,7 @@ func (n *namespace) look(ctx context.Context, in inputs) {
 	if !n.portion.known || in.view.Frozen {
 		return
 	}
+	n.c.hold(n.name, len(n.portion.mine))
 	cleared, waiting := n.portion.clear(in.view, n.name, now)
 	if n.told == nil || n.told.Epoch != uint64(n.portion.epoch) || cleared {
 		share := n.portion.share()

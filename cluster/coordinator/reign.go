@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rbdwarden/rbdwarden/cluster/imagemap"
@@ -19,6 +20,7 @@ type reign struct {
 	of    *leader.Term
 	begun time.Time
 	now   *imagemap.Term // nil until the map was read for it
+	loads loads
 }
 
 // govern shares the namespace's images out, if we lead.
@@ -32,6 +34,7 @@ func (n *namespace) govern(ctx context.Context, in inputs) {
 	}
 	l := in.lists[n.name]
 	if in.view.Frozen || !l.listed {
+		n.refuse(in, fmt.Errorf("the leader cannot decide yet: %w", syscall.EAGAIN))
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -41,6 +44,7 @@ func (n *namespace) govern(ctx context.Context, in inputs) {
 	}
 	if err := n.rule(ctx, in, l); err != nil && ctx.Err() == nil {
 		n.say(err, "cannot share out the images")
+		n.refuse(in, err)
 	}
 }
 
@@ -59,7 +63,11 @@ func (n *namespace) rule(ctx context.Context, in inputs, l list) error {
 		r.now = term
 		n.announceMap(term.Map().Epoch)
 	}
+	r.loads.take(in.loads, n.name, r.now.Map(), n.c.opt.Now())
 	feared := n.fence(ctx, in.view)
+	if err := n.moveSome(ctx, in, feared); err != nil {
+		return err
+	}
 	set, remove := n.decide(in, l, feared)
 	if len(set) == 0 && len(remove) == 0 {
 		return nil
@@ -91,10 +99,10 @@ func (n *namespace) fence(ctx context.Context, v membership.View) (feared map[st
 
 // decide asks who is to run what. The images of those who may still be alive stay with them.
 func (n *namespace) decide(in inputs, l list, feared map[string]bool) (set map[string]imagemap.Entry, remove []string) {
-	now, m := time.Now(), n.reign.now.Map()
+	now, m := n.c.opt.Now(), n.reign.now.Map()
 	d := placement.Decide(placement.Input{
-		Options: n.c.opt.Placement, Leader: n.c.group.ID(), Begun: n.reign.begun, Now: now,
-		Members: candidates(in.view), Images: n.images(l, m),
+		Options: n.c.opt.Placement, Leader: n.c.group.ID(), Begun: now.Add(-time.Since(n.reign.begun)), Now: now,
+		Members: candidates(in.view, now), Images: n.images(l, m, n.reign.loads.complete(in.view, time.Now())),
 	})
 	set = map[string]imagemap.Entry{}
 	reasons := map[placement.Reason]int{}
@@ -104,6 +112,9 @@ func (n *namespace) decide(in inputs, l list, feared map[string]bool) (set map[s
 		}
 		e := m.Images[move.Image]
 		e.Owner, e.Seat, e.Mapped, e.Moved = move.To, move.Seat, now, move.Moved
+		if e.Pin != move.Seat {
+			e.Pin = "" // it had to go elsewhere
+		}
 		set[move.Image] = e
 		reasons[move.Reason]++
 	}
@@ -135,14 +146,18 @@ func (n *namespace) decide(in inputs, l list, feared map[string]bool) (set map[s
 
 // images are those to be placed: what is listed, and what the map has while the list is not
 // complete. What is damaged in the map is not: nobody knows who runs it.
-func (n *namespace) images(l list, m imagemap.Map) []placement.Image {
+func (n *namespace) images(l list, m imagemap.Map, loaded bool) []placement.Image {
 	images := make([]placement.Image, 0, len(l.ids))
 	add := func(id string) {
 		if _, damaged := m.Damaged[id]; damaged {
 			return
 		}
 		e := m.Images[id]
-		images = append(images, placement.Image{ID: id, Owner: e.Owner, Seat: e.Seat, Pin: e.Pin, Moved: e.Moved})
+		image := placement.Image{ID: id, Owner: e.Owner, Seat: e.Seat, Pin: e.Pin, Mapped: e.Mapped, Moved: e.Moved}
+		if loaded {
+			image.Load = n.reign.loads.images[id]
+		}
+		images = append(images, image)
 	}
 	listed := make(map[string]bool, len(l.ids))
 	for _, id := range l.ids {
@@ -159,8 +174,8 @@ func (n *namespace) images(l list, m imagemap.Map) []placement.Image {
 	return images
 }
 
-// candidates are all members, the living and the dead.
-func candidates(v membership.View) []placement.Member {
+// candidates are all members, the living and the dead, as of now by the clock of the map's times.
+func candidates(v membership.View, now time.Time) []placement.Member {
 	all := make([]placement.Member, 0, len(v.Members)+len(v.Dead))
 	add := func(m membership.Member, dead time.Time) {
 		count, err := strconv.Atoi(m.Extra[extraWorkers])
@@ -168,14 +183,14 @@ func candidates(v membership.View) []placement.Member {
 			count = 0 // not known
 		}
 		all = append(all, placement.Member{
-			ID: m.ID, Seat: m.Seat, Host: m.Host, Daemon: daemonOf(m.Seat), Workers: count, Started: m.Started, Draining: m.Draining, DeadSince: dead,
+			ID: m.ID, Seat: m.Seat, Host: m.Host, Daemon: Daemon(m.Seat), Workers: count, Started: m.Started, Draining: m.Draining, DeadSince: dead,
 		})
 	}
 	for _, m := range v.Members {
 		add(m, time.Time{})
 	}
 	for _, d := range v.Dead {
-		add(d.Member, d.Since)
+		add(d.Member, now.Add(-time.Since(d.Since)))
 	}
 	return all
 }
@@ -183,8 +198,8 @@ func candidates(v membership.View) []placement.Member {
 // Seat names the place of a worker: its host, its daemon's process, its index.
 func Seat(host string, daemon, index int) string { return fmt.Sprintf("%s/%d/%d", host, daemon, index) }
 
-// daemonOf is a seat without its index.
-func daemonOf(seat string) string {
+// Daemon is a seat without its index: what all workers of a daemon have in common.
+func Daemon(seat string) string {
 	if i := strings.LastIndexByte(seat, '/'); i >= 0 {
 		return seat[:i]
 	}

@@ -89,8 +89,8 @@ func Parse(description string) (Identity, bool) {
 // KnownDead tells whether the process that a lock's description names certainly does
 // not run any more. False when that cannot be known from here.
 func (i Identity) KnownDead(description string) bool {
-	other, ok := Parse(description)
-	if !ok || other.Boot != i.Boot || other.PIDNS != i.PIDNS || other.PID <= 0 {
+	other, ok := i.judgeable(description)
+	if !ok {
 		return false
 	}
 	start, err := startTime(other.PID)
@@ -101,4 +101,10 @@ func (i Identity) KnownDead(description string) bool {
 		return false
 	}
 	return start != other.Start
+}
+
+// judgeable reads a description of a process that can be seen from here.
+func (i Identity) judgeable(description string) (other Identity, ok bool) {
+	other, ok = Parse(description)
+	return other, ok && other.Boot == i.Boot && other.PIDNS == i.PIDNS && other.PID > 0
 }

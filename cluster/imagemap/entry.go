@@ -22,8 +22,8 @@ type Entry struct {
 	Seat string
 	// Pin is the seat that a command gave the image to; "" if none did.
 	Pin string
-	// Moved is when the image last went from one member to another, zero if it never
-	// did. What rbd-mirror wrote has Mapped here: it cannot be told which it was.
+	// Moved is when the image was last moved for balance's sake, zero if it never was. What
+	// rbd-mirror wrote has Mapped here: it cannot be told why it was.
 	Moved time.Time
 }
 

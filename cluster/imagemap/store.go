@@ -173,3 +173,24 @@ func readEpoch(ctx context.Context, io rados.IOContext, since Epoch) (now Epoch,
 	}
 	return now, slices.Sorted(maps.Keys(seen)), true, nil
 }
+
+// ReadEntry reads who owns one image; false if the map does not have it.
+func ReadEntry(ctx context.Context, io rados.IOContext, globalID string) (Entry, bool, error) {
+	var op rados.ReadOp
+	got := op.GetOmap(keyPrefix + globalID)
+	if err := io.Read(ctx, Object, &op); err != nil {
+		if errors.Is(err, syscall.ENOENT) {
+			return Entry{}, false, nil
+		}
+		return Entry{}, false, err
+	}
+	value, ok := got.Pairs[keyPrefix+globalID]
+	if !ok {
+		return Entry{}, false, nil
+	}
+	e, err := decodeEntry(value)
+	if err != nil {
+		return Entry{}, false, at(io)(keyPrefix+globalID, err)
+	}
+	return e, true, nil
+}

@@ -27,6 +27,7 @@ import (
 	cls "github.com/rbdwarden/rbdwarden/ceph/lock"
 	"github.com/rbdwarden/rbdwarden/ceph/notify"
 	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 )
 
 // Object is where a pool's leader lock is.
@@ -41,6 +42,9 @@ type Options struct {
 	// silent (package membership). Such an owner is fenced at the next look.
 	Description string
 	KnownDead   func(description string) bool
+	// Ours tells by its description whether an owner is of our kind, or an rbd-mirror. Nil: who
+	// writes a description is, for rbd-mirror writes none.
+	Ours func(description string) bool
 	// Wake makes a follower look at once, because it may have become true that the
 	// leader is known to be dead; may be nil.
 	Wake <-chan struct{}
@@ -48,7 +52,8 @@ type Options struct {
 	// cluster's default).
 	BlocklistExpire time.Duration
 	// Look is the time between looks at a lock that somebody else holds, and between
-	// checks that our own is there; 0: half a second.
+	// checks that our own is there; 0: a second. What a member of ours does is known sooner:
+	// its death by Wake, its leaving by a notification.
 	Look time.Duration
 	// DeadGrace is how long an owner must be seen without its watch before it is
 	// fenced: one that renews its watch has a moment without. 0: two seconds.
@@ -57,9 +62,12 @@ type Options struct {
 	// the two the Term is good for writing.
 	Leads func(*Term)
 	Lost  func(reason error)
-	// Follows is called with the name of whoever leads instead and with the description in
-	// its lock, when that changes.
-	Follows func(leader, description string)
+	// Follows is called with the name of whoever leads instead, and whether that one is Ours, when
+	// that changes.
+	Follows func(leader string, ours bool)
+	// Abstain tells a candidate that another one is to lead: it takes no lock that is free,
+	// and gives its own up. Nil: it never does.
+	Abstain func() bool
 	// Fenced is called when the cluster refuses this client for good, after Lost if it
 	// led; Run returns then. The process has to end (invariant 3): it would stand by
 	// for ever, and lead never.
@@ -72,8 +80,11 @@ type Options struct {
 // errReleased ends a reign that was asked to end.
 var errReleased = errors.New("asked to release the leadership")
 
+// errAbstains ends a reign for another one's.
+var errAbstains = errors.New("another member is to lead")
+
 const (
-	defaultLook      = 500 * time.Millisecond
+	defaultLook      = time.Second
 	defaultDeadGrace = 2 * time.Second
 )
 
@@ -85,9 +96,15 @@ func Run(ctx context.Context, io rados.IOContext, opt Options) {
 	if opt.DeadGrace == 0 {
 		opt.DeadGrace = defaultDeadGrace
 	}
+	if opt.Abstain == nil {
+		opt.Abstain = func() bool { return false }
+	}
+	if opt.Ours == nil {
+		opt.Ours = func(description string) bool { return description != "" }
+	}
 	c := &candidate{io: io, opt: opt, wake: make(chan struct{}, 1)}
 	for ctx.Err() == nil {
-		if err := c.term(ctx); err != nil && ctx.Err() == nil {
+		if err := c.term(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errForeign) {
 			opt.Log.Warn().Err(err).Msg("leader election")
 			if rados.Classify(err) == rados.Fenced {
 				opt.Fenced(err)
@@ -109,12 +126,14 @@ type candidate struct {
 	wake chan struct{} // the leader said that it releases, or our watch has ended
 
 	released bool // the last reign ended because it was asked to
+	tried    bool // the lock may have been taken in this term
 
 	said sync.WaitGroup // notifications under way
 
 	mu        sync.Mutex
 	watchLost error
-	leader    string // whom we follow, as last told
+	answered  cls.EntityName // who is: one of ours, that led when we looked last
+	leader    string         // whom we follow, as last told
 }
 
 // sayTimeout is how long a notification waits for candidates that do not answer.
@@ -125,6 +144,9 @@ func (c *candidate) term(ctx context.Context) (err error) {
 	var create rados.WriteOp
 	create.Create(false)
 	if err := c.io.Write(ctx, Object, &create); err != nil {
+		return err
+	}
+	if err := c.standBy(ctx); err != nil {
 		return err
 	}
 	c.setWatchLost(nil)
@@ -140,11 +162,18 @@ func (c *candidate) term(ctx context.Context) (err error) {
 		c.said.Wait()
 		err = errors.Join(err, watch.Close(ctx))
 	}()
+	c.tried = false
 	epoch, err := c.follow(ctx, cookie)
 	if err != nil {
+		if c.tried && rados.Classify(err) != rados.Fenced {
+			// An attempt whose answer did not come may have succeeded, or may yet: operations of one client
+			// on an object are done in order.
+			err = errors.Join(err, c.release(ctx, cookie))
+		}
 		return err
 	}
 	t := newTerm(c.io, cookie, c.opt.Description, epoch)
+	c.answers(cls.ClientName(c.io.Cluster().InstanceID()))
 	c.say(ctx, notify.LeaderLockAcquired)
 	c.opt.Log.Info().Uint64("epoch", epoch).Msg("leads the pool")
 	c.released = false
@@ -162,7 +191,34 @@ func (c *candidate) term(ctx context.Context) (err error) {
 	return c.release(ctx, cookie)
 }
 
-// follow tries for the lock until it is ours, and tells the term's epoch.
+// errForeign ends a term's following: rbd-mirror leads.
+var errForeign = errors.New("rbd-mirror leads the pool")
+
+// foreign tells whether there is an owner, and it is not of our kind.
+func (c *candidate) foreign(owner *cls.Locker) bool {
+	return owner != nil && !c.opt.Ours(owner.Description)
+}
+
+// standBy waits, unseen, while a living rbd-mirror leads: its leader takes everybody who acknowledges a heartbeat for a daemon
+// like itself, and gives images to it (src/tools/rbd_mirror/LeaderWatcher.cc, handle_notify_heartbeat). So whoever does not
+// run what it is given there must have no watch that answers.
+func (c *candidate) standBy(ctx context.Context) error {
+	for {
+		seen, err := c.look(ctx)
+		if err != nil {
+			return err
+		}
+		if !c.foreign(seen.owner) || !seen.alive {
+			return nil
+		}
+		c.follows(seen.owner)
+		if err := c.pause(ctx, c.opt.Look); err != nil {
+			return err
+		}
+	}
+}
+
+// follow tries for the lock until it is ours, and tells the term's epoch. errForeign if that is for rbd-mirror to end.
 func (c *candidate) follow(ctx context.Context, cookie string) (epoch uint64, err error) {
 	var death cls.DeathWatch
 	for {
@@ -174,6 +230,7 @@ func (c *candidate) follow(ctx context.Context, cookie string) (epoch uint64, er
 			return 0, err
 		}
 		switch owner := seen.owner; {
+		case owner == nil && c.opt.Abstain():
 		case owner == nil:
 			held, err := c.take(ctx, cookie, seen.epoch)
 			if held {
@@ -198,8 +255,13 @@ func (c *candidate) follow(ctx context.Context, cookie string) (epoch uint64, er
 				return 0, err
 			}
 			continue
+		case seen.alive && c.foreign(owner):
+			return 0, errForeign
 		case seen.alive:
-			c.follows(owner.Entity.String(), owner.Description)
+			c.follows(owner)
+		}
+		if owner := seen.owner; owner != nil && !c.foreign(owner) {
+			c.answers(owner.Entity)
 		}
 		if err := c.pause(ctx, c.opt.Look); err != nil {
 			return 0, err
@@ -210,6 +272,7 @@ func (c *candidate) follow(ctx context.Context, cookie string) (epoch uint64, er
 // take locks, and counts the epoch up, in one operation. It fails if the epoch is another
 // than that which was seen with the lock free: then somebody led in between.
 func (c *candidate) take(ctx context.Context, cookie string, epoch uint64) (held bool, err error) {
+	c.tried = true
 	var op rados.WriteOp
 	op.CmpXattr(epochXattr, encodeEpoch(epoch))
 	op.Exec(lockCall(cookie, c.opt.Description))
@@ -292,6 +355,9 @@ func (c *candidate) lead(ctx context.Context, cookie string) error {
 		if c.released {
 			return errReleased
 		}
+		if c.opt.Abstain() {
+			return errAbstains
+		}
 		var op rados.ReadOp
 		op.Exec(assertCall(cookie))
 		if err := c.io.Read(ctx, Object, &op); err != nil && rados.Classify(err) != rados.Transient || errors.Is(err, syscall.EBUSY) {
@@ -331,9 +397,21 @@ func (c *candidate) say(ctx context.Context, op notify.LeaderOp) {
 	})
 }
 
-// Notified answers the leader's notifications.
+// answers says whose notifications are acknowledged.
+func (c *candidate) answers(leader cls.EntityName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answered = leader
+}
+
+// Notified answers the leader's notifications, if that is one of ours: see standBy.
 func (c *candidate) Notified(n rados.Notification) {
-	n.Ack(nil)
+	c.mu.Lock()
+	answered := c.answered
+	c.mu.Unlock()
+	if cls.ClientName(n.NotifierID) == answered {
+		n.Ack(nil)
+	}
 	if m, err := notify.DecodeLeader(n.Payload); err == nil && m.Op == notify.LeaderLockReleased &&
 		n.NotifierID != c.io.Cluster().InstanceID() {
 		c.poke()
@@ -365,17 +443,18 @@ func (c *candidate) lostWatch() error {
 	return c.watchLost
 }
 
-func (c *candidate) follows(leader, description string) {
+func (c *candidate) follows(owner *cls.Locker) {
+	leader := owner.Entity.String()
 	if leader != c.leader {
 		c.leader = leader
 		c.opt.Log.Info().Str("leader", leader).Msg("another one leads the pool")
-		c.opt.Follows(leader, description)
+		c.opt.Follows(leader, c.opt.Ours(owner.Description))
 	}
 }
 
 // pause waits, unless something happens earlier; an error only if ctx ends.
 func (c *candidate) pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
+	t := time.NewTimer(rhythm.Within(d))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

@@ -2,6 +2,7 @@ package leader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/rbdwarden/rbdwarden/ceph/class"
 	cls "github.com/rbdwarden/rbdwarden/ceph/lock"
 	"github.com/rbdwarden/rbdwarden/ceph/notify"
 	"github.com/rbdwarden/rbdwarden/rados"
@@ -30,6 +32,7 @@ type contest struct {
 	store *mem.Store
 
 	look  time.Duration // Options.Look
+	late  time.Duration // of the answers
 	mu    sync.Mutex
 	known map[string]bool // descriptions of processes that are known to be dead
 	cut   map[*mem.Client]bool
@@ -61,7 +64,7 @@ func newContest(t *testing.T) *contest {
 		if x.cut[op.Client] {
 			return mem.Verdict{Delay: time.Second, Fail: syscall.ETIMEDOUT}
 		}
-		return mem.Verdict{Delay: time.Millisecond}
+		return mem.Verdict{Delay: time.Millisecond, Late: x.late}
 	})})
 	x.store.AddPool("rbd")
 	return x
@@ -109,7 +112,7 @@ func (x *contest) enter(name string) *entrant {
 					e.leads, e.lost = false, append(e.lost, reason)
 				})
 			},
-			Follows: func(leader, _ string) { with(func() { e.follows = append(e.follows, leader) }) },
+			Follows: func(leader string, _ bool) { with(func() { e.follows = append(e.follows, leader) }) },
 			Fenced:  func(err error) { with(func() { e.fenced = err }) },
 			Release: e.release,
 			Log:     zerolog.Nop(),
@@ -225,6 +228,28 @@ func TestACleanEndHandsOver(t *testing.T) {
 	})
 }
 
+// A candidate that is stopped while it takes the lock leaves none either, whether the answer has come or not.
+func TestAStopWhileTheLockIsTaken(t *testing.T) {
+	run(t, func(x *contest) {
+		x.late = time.Millisecond
+		reigned := 0
+		for after := time.Duration(0); after < 20*time.Millisecond; after += 500 * time.Microsecond {
+			e := x.enter(after.String())
+			time.Sleep(after + 100*time.Microsecond)
+			e.stop()
+			<-e.ended
+			reigned += e.reigns
+			seen, err := look(context.Background(), e.io)
+			if err != nil && !errors.Is(err, syscall.ENOENT) || seen.owner != nil {
+				t.Fatalf("stopped after %v, it leaves the lock with %v (%v)", after, seen.owner, err)
+			}
+		}
+		if reigned == 0 || reigned == len(x.all) {
+			t.Errorf("%d of %d were stopped after they had begun to lead", reigned, len(x.all))
+		}
+	})
+}
+
 // A dead leader is fenced before its lock is broken; on its own host at once, elsewhere
 // when its watch has ended.
 func TestADeadLeaderIsFenced(t *testing.T) {
@@ -316,6 +341,64 @@ func (h *holder) letGo(t *testing.T) {
 	if err := rados.Tell(context.Background(), h.io, Object, cls.Unlock(cls.RBDName, h.cookie)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// rbd-mirror's leader takes whoever answers its heartbeats for one of its own kind, and gives images to it. So nobody does,
+// neither who was there before it nor who came later; and when it has gone, one of ours leads.
+func TestRBDMirrorsLeaderIsNotAnswered(t *testing.T) {
+	run(t, func(x *contest) {
+		a := x.enter("a")
+		x.assertLeader(time.Second, a)
+		b := x.enter("b")
+		x.assertLeader(5*time.Second, a)
+		theirs, err := x.store.Connect().Open(context.Background(), "rbd", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		watch, err := theirs.Watch(context.Background(), Object, 0, &deaf{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cookie := cls.RBDCookie(watch.Cookie())
+		seen, err := look(context.Background(), theirs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range []class.Call{cls.Break(cls.RBDName, seen.owner.LockerID), lockCall(cookie, "")} {
+			if err := rados.Tell(context.Background(), theirs, Object, call); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := x.enter("c")
+		for beat := range 5 {
+			reply, err := theirs.Notify(context.Background(), Object, notify.LeaderMessage{Op: notify.LeaderHeartbeat}.Encode(), time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, ack := range reply.Acks {
+				t.Errorf("client %d has answered", ack.Watcher.ClientID)
+			}
+			if beat > 0 && len(reply.Missed) > 1 { // itself
+				t.Errorf("%d are awaited in vain", len(reply.Missed)-1)
+			}
+			time.Sleep(heartbeat)
+		}
+		if len(c.follows) == 0 || len(b.follows) < 2 {
+			t.Errorf("they follow %v and %v", b.follows, c.follows)
+		}
+		if got := x.leader(); got != nil {
+			t.Errorf("%s leads beside it", got.name)
+		}
+		if err := rados.Tell(context.Background(), theirs, Object, cls.Unlock(cls.RBDName, cookie)); err != nil {
+			t.Fatal(err)
+		}
+		if err := watch.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if x.after(heartbeat) == nil {
+			t.Error("nobody leads")
+		}
+	})
 }
 
 // An owner is dead only if the same one is seen without a watch for the whole grace.

@@ -94,7 +94,7 @@ func (x *liveContest) start(c *liveCandidate, io rados.IOContext) {
 				x.epochs = append(x.epochs, term.Epoch())
 			},
 			Lost:    func(error) { c.term.Store(nil) },
-			Follows: func(string, string) {},
+			Follows: func(string, bool) {},
 			Fenced:  func(error) { c.fenced.Store(true) },
 			Log:     zerolog.Nop(),
 		})

@@ -37,9 +37,13 @@ type Options struct {
 	// blocklist (0: the cluster's default).
 	BlocklistExpire time.Duration
 	// KnownDead says of another member's identity that its process is certainly dead,
-	// as far as can be told from this host: see cluster/identity. It is asked ten times
-	// a second. Nil: nobody is known to be dead.
+	// as far as can be told from this host: see cluster/identity. Nil: nobody is known to
+	// be dead.
 	KnownDead func(identity string) bool
+	// AwaitDeath calls gone, from any goroutine, when KnownDead may have become true of
+	// that identity, until stop is called. Where it cannot (waits is false), or is nil,
+	// KnownDead is asked ten times a second.
+	AwaitDeath func(identity string, gone func()) (stop func(), waits bool)
 
 	// Changed is called with each new view, Notified with each payload of Notify, of
 	// other members and of this one: from one goroutine each, so they must be quick.
@@ -73,7 +77,7 @@ var (
 
 // The times that nobody needs to set.
 const (
-	knownDeadInterval = 100 * time.Millisecond // between questions to KnownDead
+	knownDeadInterval = 100 * time.Millisecond // between questions to KnownDead, of whom no death is awaited
 	opTimeout         = 10 * time.Second       // of one operation
 	leaveTimeout      = 5 * time.Second
 	sayTimeout        = time.Second // that a notification waits for deaf watchers

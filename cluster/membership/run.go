@@ -9,6 +9,7 @@ import (
 
 	cls "github.com/rbdwarden/rbdwarden/ceph/lock"
 	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 )
 
 // Run joins, is a member, and leaves in order when ctx ends; then it returns nil. It
@@ -19,11 +20,11 @@ func (g *Group) Run(ctx context.Context) error {
 	defer g.said.Wait()
 	var err error
 	for {
-		var count uint64
-		if count, err = g.join(inner); err != nil {
+		var written uint32
+		if written, err = g.join(inner); err != nil {
 			break
 		}
-		if err = g.serve(inner, count); !errors.Is(err, errObjectGone) {
+		if err = g.serve(inner, written); !errors.Is(err, errObjectGone) {
 			break
 		}
 		g.opt.Log.Warn().Err(err).Str("object", Object).Msg("the list of members is gone: joining anew")
@@ -46,17 +47,18 @@ func (g *Group) Run(ctx context.Context) error {
 var errObjectGone = errors.New("the object is gone")
 
 // join tries to become a member until it is one; an error only if it cannot become one any
-// more. count is that of the first heartbeat.
-func (g *Group) join(ctx context.Context) (count uint64, err error) {
+// more. written is the revision of the record that it joined with.
+func (g *Group) join(ctx context.Context) (written uint32, err error) {
 	said := ""
 	for {
 		start := time.Now()
-		err := g.tryJoin(ctx)
+		r := g.record()
+		err := g.tryJoin(ctx, r)
 		switch {
 		case err == nil:
 			g.renew(start)
 			g.announce()
-			return 1, nil
+			return r.revision, nil
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
 		case rados.Classify(err) == rados.Fenced:
@@ -77,10 +79,9 @@ func (g *Group) join(ctx context.Context) (count uint64, err error) {
 }
 
 // tryJoin takes the lock and writes record and first heartbeat in one operation.
-func (g *Group) tryJoin(ctx context.Context) error {
+func (g *Group) tryJoin(ctx context.Context, r record) error {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	r := g.record()
 	var op rados.WriteOp
 	// MayRenew: an attempt whose answer was lost may have succeeded.
 	op.Exec(cls.Lock(cls.Request{
@@ -153,11 +154,15 @@ type service struct {
 	again   bool // look once more afterwards
 	seen    time.Time
 	trouble string // last said
+	deaths  *deaths
 }
 
-// serve is a member until ctx ends, or it cannot be one any more.
-func (g *Group) serve(ctx context.Context, count uint64) error {
-	s := &service{Group: g, count: count, written: g.record().revision, beats: make(chan beaten), looks: make(chan looked), seen: time.Now()}
+// serve is a member until ctx ends, or it cannot be one any more. written is the revision of
+// the record that it joined with: what was changed since is yet to be written.
+func (g *Group) serve(ctx context.Context, written uint32) error {
+	s := &service{Group: g, count: 1, written: written, beats: make(chan beaten), looks: make(chan looked), seen: time.Now()}
+	s.deaths = newDeaths(g.opt.AwaitDeath)
+	defer s.deaths.close()
 	ctx, cancel := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {
@@ -169,9 +174,8 @@ func (g *Group) serve(ctx context.Context, count uint64) error {
 		s.drain()
 		<-watched
 	}()
-	tick, judge := time.NewTicker(g.opt.Beat), time.NewTicker(knownDeadInterval)
+	tick := time.NewTimer(rhythm.Beat(g.opt.Beat))
 	defer tick.Stop()
-	defer judge.Stop()
 	s.look(ctx)
 	for {
 		var err error
@@ -180,6 +184,7 @@ func (g *Group) serve(ctx context.Context, count uint64) error {
 			return ctx.Err()
 		case err = <-g.fatal:
 		case <-tick.C:
+			tick.Reset(rhythm.Beat(g.opt.Beat))
 			s.checkFrozen()
 			s.beat(ctx)
 			s.look(ctx)
@@ -188,7 +193,10 @@ func (g *Group) serve(ctx context.Context, count uint64) error {
 			s.beat(ctx)
 		case <-g.poked:
 			s.look(ctx)
-		case <-judge.C:
+		case id := <-s.deaths.gone:
+			s.deaths.doubt(id)
+			s.judge()
+		case <-s.deaths.ask():
 			s.judge()
 		case b := <-s.beats:
 			err = s.beatDone(b)
@@ -299,6 +307,9 @@ func (s *service) lookDone(ctx context.Context, l looked) error {
 	s.mu.Lock()
 	changed := s.table.observe(l.sight, confirmed)
 	damage := s.table.damage
+	if changed {
+		s.deaths.await(s.table.identities())
+	}
 	s.mu.Unlock()
 	if changed {
 		for _, err := range damage {
@@ -322,6 +333,9 @@ func (s *service) checkFrozen() {
 func (s *service) judge() {
 	s.mu.Lock()
 	changed := s.table.judge(time.Now(), s.opt.KnownDead)
+	if changed {
+		s.deaths.await(s.table.identities())
+	}
 	s.mu.Unlock()
 	if changed {
 		s.opt.Changed(s.View())

@@ -172,6 +172,17 @@ func (t *table) noteDamage(damage map[string]error) (changed bool) {
 	return changed
 }
 
+// identities are those of the others of which it is not known that their processes are gone.
+func (t *table) identities() map[string]struct{} {
+	all := make(map[string]struct{}, len(t.rows))
+	for id, r := range t.rows {
+		if id != t.self && !r.gone && r.record.member.Identity != "" {
+			all[r.record.member.Identity] = struct{}{}
+		}
+	}
+	return all
+}
+
 // judge asks of every other living member whether its process is known to be dead.
 func (t *table) judge(now time.Time, knownDead func(identity string) bool) (changed bool) {
 	for id, r := range t.rows {

@@ -48,9 +48,10 @@ type watcher struct {
 	lost chan error
 }
 
-// Notified implements rados.WatchHandler.
+// Notified implements rados.WatchHandler. It acknowledges last: whoever notifies is told that
+// the members have the payload, not that it has reached their hosts.
 func (w *watcher) Notified(n rados.Notification) {
-	n.Ack(nil)
+	defer n.Ack(nil)
 	m, err := class.Decode("notification", n.Payload, readMessage)
 	switch {
 	case err != nil:
