@@ -257,8 +257,9 @@ func (a *adminServer) set(ctx context.Context, name, value string) (string, erro
 // inWorkers are the options of ours that only workers go by: a new one takes a new value.
 var inWorkers = map[string]bool{
 	"rbd_warden_bytes_in_flight": true, "rbd_warden_image_bytes_in_flight": true,
-	"rbd_warden_inject_no_budget": true,
-	"rbd_warden_osd_timeout":      true, "rbd_warden_mon_timeout": true, "rbd_warden_connect_timeout": true,
+	"rbd_warden_inject_no_budget":        true,
+	"rbd_warden_replay_bytes_per_second": true, "rbd_warden_sync_bytes_per_second": true,
+	"rbd_warden_osd_timeout": true, "rbd_warden_mon_timeout": true, "rbd_warden_connect_timeout": true,
 	"rbd_warden_stall_report": true, "rbd_warden_stall_restart": true, "rbd_warden_stall_grace": true, injectPanic: true,
 }
 
@@ -309,7 +310,8 @@ func (a *adminServer) unset(ctx context.Context, name string) error {
 			return admin.Errorf(syscall.EPERM, "error unsetting '%s': %s\nIt takes a restart of the daemon.", name, admin.Strerror(syscall.EPERM))
 		}
 		a.d.change(func(c *config.Config) { delete(c.Own, name) })
-		return nil
+		_, err := a.setInWorkers(ctx, name, o.Default) // who goes by it at once does so now, too
+		return err
 	}
 	if err := a.setInLibrados(ctx, "config unset", admin.Args{"var": {name}}); err != nil {
 		return err
@@ -334,7 +336,7 @@ func (d *warden) change(how func(*config.Config)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := d.cfg
-	c.Overrides, c.Own = maps.Clone(c.Overrides), maps.Clone(c.Own)
+	c.Overrides, c.Own, c.Drains = maps.Clone(c.Overrides), maps.Clone(c.Own), maps.Clone(c.Drains)
 	how(&c)
 	data, err := json.Marshal(c)
 	if err != nil {

@@ -184,7 +184,7 @@ var mirrorPatience = map[string]struct {
 func (a *adminServer) mirror(ctx context.Context, verb string, target *controlv1.Target) error {
 	a.d.log.Info().Str("command", verb).Stringer("target", target).Msg("admin socket")
 	m := mirrorPatience[verb]
-	reply := a.d.command(ctx, &controlv1.CommandRequest{Verb: m.verb, Target: target, TimeoutNanos: m.timeout.Nanoseconds()})
+	reply := a.d.command(ctx, &controlv1.CommandRequest{Verb: m.verb, Target: target, TimeoutNanos: m.timeout.Nanoseconds()}, nil)
 	if reply.Code != 0 {
 		return admin.Errorf(syscall.Errno(reply.Code), "%s", reply.Text)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/actors/replayer"
 	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 	"github.com/rbdwarden/rbdwarden/supervision/memory"
 )
 
@@ -59,7 +60,7 @@ func (b *budgets) report() *report.Budget {
 // govern makes the budgets smaller while memory is short, and larger again, until ctx ends.
 func (b *budgets) govern(ctx context.Context, log zerolog.Logger) {
 	g := memory.NewGovernor(b.full)
-	tick := time.NewTicker(time.Second)
+	tick := rhythm.NewTicker(time.Second)
 	defer tick.Stop()
 	for was := b.full; ; {
 		select {
@@ -67,6 +68,7 @@ func (b *budgets) govern(ctx context.Context, log zerolog.Logger) {
 			return
 		case <-tick.C:
 		}
+		tick.Next()
 		p := memory.Measure(b.limit)
 		boundHeap(b.limit, p.Resident)
 		if b.read == nil {

@@ -22,6 +22,17 @@ func (w *wiring) call(ctx context.Context, system *actor.ActorSystem, root *acto
 		system.Root.Send(root, site.ReleaseLeader{Pool: r.Target})
 		return "releasing the leadership", nil, nil
 	}
+	switch r.Command {
+	case drainCommand, undrainCommand:
+		w.drain(r.Arguments["words"], r.Command == drainCommand)
+		return "", nil, nil
+	case limitsCommand:
+		json, err := w.callLimits(r.Arguments["state"])
+		return "", json, err
+	case clusterReport, clusterFind, clusterCommand, clusterNode, clusterMove:
+		json, err := w.network.call(ctx, r)
+		return "", json, err
+	}
 	return w.callConfig(ctx, r)
 }
 

@@ -72,7 +72,18 @@ func (w *wiring) setLive(name, value string) (live bool, err error) {
 		if err != nil {
 			return false, fmt.Errorf("%q is no number: %w", value, syscall.EINVAL)
 		}
-		w.syncs.SetLimit(shareOf(int(n), w.options.Warden.WorkerCount(), w.index))
+		w.syncs.SetLimit(int(n))
+		return true, nil
+	case config.ReplayLimit.Option(), config.SyncLimit.Option():
+		rate, err := config.ParseSize(value)
+		if err != nil {
+			return false, fmt.Errorf("%q: %w: %w", value, err, syscall.EINVAL)
+		}
+		for _, k := range config.LimitKinds {
+			if k.Option() == name {
+				w.limits.SetDaemon(k, rate)
+			}
+		}
 		return true, nil
 	case injectPanic:
 		w.inject.Set(value)

@@ -35,6 +35,7 @@ type commander struct {
 	crew   []crewman
 	report func(ctx context.Context) report.Daemon
 	note   func(wish config.Halt)
+	site   siteDaemons // the other daemons; nil: they are not asked
 }
 
 // Bounds of a command's course.
@@ -52,20 +53,39 @@ func (c *commander) Do(ctx context.Context, r *controlv1.CommandRequest) *contro
 	}
 	d := c.report(ctx)
 	found, refusal := resolve(d, r.GetTarget())
-	if refusal == nil {
-		refusal = refusePause(r.GetVerb(), found)
+	if refusal != nil && refusal.Code == int32(syscall.ENOENT) && r.GetTarget().GetImage() != "" {
+		switch {
+		case r.GetHereOnly():
+			refusal = nil // another daemon knows of it; here it is noted
+		case c.site != nil:
+			return c.elsewhere(ctx, d, r, refusal)
+		}
 	}
 	if refusal != nil {
 		return refusal
 	}
+	return c.here(ctx, d, r, found)
+}
+
+// here gives a command to images of this daemon, and has the others note it.
+func (c *commander) here(ctx context.Context, d report.Daemon, r *controlv1.CommandRequest, found []located) *controlv1.CommandReply {
+	if refusal := refusePause(r.GetVerb(), found); refusal != nil {
+		return refusal
+	}
 	told := &controlv1.CommandRequest{Verb: r.GetVerb(), Target: r.GetTarget(), Words: wordsOf(r), TimeoutNanos: r.GetTimeoutNanos()}
-	if r.GetTarget().GetImage() != "" {
+	if len(found) > 0 && r.GetTarget().GetImage() != "" {
 		told.Target = &controlv1.Target{Pool: r.GetTarget().GetPool(), Namespace: r.GetTarget().GetNamespace(), Image: found[0].image.GlobalID}
 	}
 	if wish, ok := wishOf(told); ok {
 		c.note(wish)
 	}
-	return c.tell(ctx, d, found, told)
+	if r.GetHereOnly() {
+		return c.tell(ctx, d, found, told)
+	}
+	finish := c.others(ctx, told)
+	reply := c.tell(ctx, d, found, told)
+	finish(reply)
+	return reply
 }
 
 // workerAnswer is what one worker said.

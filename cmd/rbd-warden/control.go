@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/rbdwarden/rbdwarden/config"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
 )
@@ -40,8 +39,8 @@ func listenControl(d *warden) (*controlServer, error) {
 	if c.path == "" {
 		return c, nil
 	}
-	if len(c.path) > maxSocketPath {
-		return c, fmt.Errorf("path of control socket has more than %d bytes: %s (set rbd_warden_control_socket)", maxSocketPath, c.path)
+	if most := maxSocketPath - len(unbornSuffix); len(c.path) > most {
+		return c, fmt.Errorf("path of control socket has more than %d bytes: %s (set rbd_warden_control_socket)", most, c.path)
 	}
 	removeStale(socketPattern(d.cfg.Process.ControlSocket, os.Getpid()))
 	if inUse(c.path) {
@@ -50,10 +49,7 @@ func listenControl(d *warden) (*controlServer, error) {
 	if err := os.Remove(c.path); err != nil && !os.IsNotExist(err) {
 		return c, err
 	}
-	// The mode must be right from the start: who connects may do anything.
-	old := syscall.Umask(0o177)
-	l, err := net.Listen("unix", c.path)
-	syscall.Umask(old)
+	l, err := listenAt(c.path)
 	if err != nil {
 		return c, err
 	}
@@ -66,6 +62,32 @@ func listenControl(d *warden) (*controlServer, error) {
 	}()
 	return c, nil
 }
+
+// listenAt makes a socket that has its name only when it listens: before, daemons that start at the same moment would take it
+// for that of a dead one, and remove it (removeStale).
+func listenAt(path string) (net.Listener, error) {
+	unborn := path + unbornSuffix
+	if err := os.Remove(unborn); err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	// The mode must be right from the start: who connects may do anything.
+	old := syscall.Umask(0o177)
+	l, err := net.Listen("unix", unborn)
+	syscall.Umask(old)
+	if err != nil {
+		return nil, err
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // it would be by the old name
+	if err := os.Rename(unborn, path); err != nil {
+		_ = l.Close()
+		_ = os.Remove(unborn)
+		return nil, err
+	}
+	return l, nil
+}
+
+// unbornSuffix ends the name of a socket that does not listen yet. removeStale's pattern must not match it.
+const unbornSuffix = "~"
 
 // recoverCall keeps a command's panic from ending the daemon.
 func recoverCall(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (reply any, err error) {
@@ -80,7 +102,8 @@ func recoverCall(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grp
 // Stop ends the service and removes the socket.
 func (c *controlServer) Stop() {
 	if c.server != nil {
-		c.server.Stop() // closing the listener removes the socket
+		_ = os.Remove(c.path) // first: when nobody listens any more, it may be another daemon's
+		c.server.Stop()
 	}
 }
 
@@ -106,19 +129,38 @@ func (c *controlServer) Ps(ctx context.Context, r *controlv1.PsRequest) (*contro
 // Command gives a command to images.
 func (c *controlServer) Command(ctx context.Context, r *controlv1.CommandRequest) (*controlv1.CommandReply, error) {
 	c.warden.log.Info().Stringer("command", r.GetVerb()).Stringer("target", r.GetTarget()).Str("words", r.GetWords()).Msg("control socket")
-	return c.warden.command(ctx, r), nil
+	return c.warden.command(ctx, r, wardenSite{c.warden}), nil
 }
 
-// command gives a command to images, whichever workers run them. What it stops or starts
-// is kept for workers to come.
-func (d *warden) command(ctx context.Context, r *controlv1.CommandRequest) *controlv1.CommandReply {
-	c := commander{report: d.report, note: func(wish config.Halt) {
-		d.change(func(c *config.Config) { c.Halts = c.Halts.With(wish) })
-	}}
-	for _, w := range d.workers {
-		c.crew = append(c.crew, w)
+// Move gives an image to another member.
+func (c *controlServer) Move(ctx context.Context, r *controlv1.MoveRequest) (*controlv1.Outcome, error) {
+	c.warden.log.Info().Stringer("target", r.GetTarget()).Str("to", r.GetTo()).Msg("control socket: move")
+	return c.warden.move(ctx, r), nil
+}
+
+// Node has workers give their images away or take images again.
+func (c *controlServer) Node(ctx context.Context, r *controlv1.NodeRequest) (*controlv1.NodeReply, error) {
+	if r.GetVerb() != controlv1.NodeVerb_NODE_VERB_SHOW {
+		c.warden.log.Info().Stringer("command", r.GetVerb()).Str("daemon", r.GetDaemon()).Uints32("workers", r.GetWorkers()).Str("words", r.GetWords()).Msg("control socket")
 	}
-	return c.Do(ctx, r)
+	return c.warden.nodeOf(ctx, r), nil
+}
+
+// Limit shows or sets limits on bytes a second.
+func (c *controlServer) Limit(ctx context.Context, r *controlv1.LimitRequest) (*controlv1.LimitReply, error) {
+	if r.GetVerb() != controlv1.LimitVerb_LIMIT_VERB_SHOW {
+		c.warden.log.Info().Stringer("command", r.GetVerb()).Stringer("limits", r).Msg("control socket")
+	}
+	return c.warden.limits.Do(ctx, r), nil
+}
+
+// PsCluster answers what all daemons of the site say.
+func (c *controlServer) PsCluster(ctx context.Context, _ *controlv1.PsClusterRequest) (*controlv1.PsReply, error) {
+	data, err := json.Marshal(c.warden.clusterReport(ctx))
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "encode report: %v", err)
+	}
+	return &controlv1.PsReply{ReportJson: data}, nil
 }
 
 // RestartWorkers replaces workers, one after the other.

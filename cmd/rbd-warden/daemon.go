@@ -129,6 +129,7 @@ type warden struct {
 	traces  *traces
 	ledger  supervision.Ledger // of everything that has ended since the daemon started
 	names   nameBook
+	limits  *limiter
 	stops   chan struct{} // closed when it was asked to stop
 	asked   time.Time     // when; valid once stops is closed
 }
@@ -188,6 +189,7 @@ func newWarden(argv0 string, cfg config.Config, warnings []string) (d *warden, e
 	if err := d.addWorkers(argv0, options.Warden, limit, noGroups); err != nil {
 		return nil, errors.Join(err, d.pid.Release())
 	}
+	d.limits = newLimiter(d)
 	return d, nil
 }
 
@@ -202,6 +204,7 @@ func (d *warden) addWorkers(argv0 string, o config.Warden, limit int64, noGroups
 		StartTimeout: o.StartTimeout, StopTimeout: o.StopTimeout,
 		HeartbeatInterval: o.HeartbeatInterval, HeartbeatTimeout: o.HeartbeatTimeout,
 		MemoryLimit: limit, Groups: d.groups, NoGroups: noGroups,
+		Env: nativeMemory(os.Getenv),
 	}
 	if daemon.InBackground() {
 		// Somebody waits for the outcome, and will look at the exit code.
@@ -217,6 +220,7 @@ func (d *warden) addWorkers(argv0 string, o config.Warden, limit int64, noGroups
 			d.ledger.Add(supervision.End{Level: report.LevelWorker, Name: workerName(i), Cause: cause})
 		}
 		spec.Ended = func(e supervision.End) { d.ledger.Add(e) }
+		spec.Asked = d.answerAsk
 		spec.Book = func() supervision.Book { return d.ledger.Book().Brief() }
 		d.workers = append(d.workers, process.New(spec, d.log))
 	}
@@ -260,6 +264,7 @@ func (d *warden) Run(ctx context.Context) (err error) {
 	naming, named := context.WithCancel(ctx)
 	defer named()
 	go d.keepNames(naming)
+	go d.limits.Run(naming)
 	for _, w := range d.workers {
 		go func() { ended <- w.Run(ctx) }()
 	}

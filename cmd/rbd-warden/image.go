@@ -39,17 +39,17 @@ copied for the first time is paused when the copy is complete.`},
 // newImageCommand makes the commands for single images.
 func newImageCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "image", Short: "Look at or command one image's mirroring on this host",
-		Long: `Look at or command one image's mirroring on this host.
+		Use: "image", Short: "Look at or command one image's mirroring",
+		Long: `Look at or command one image's mirroring.
 
-The commands go to the daemon's control socket, and from there to whichever worker runs the image. Each may be given again and
-again. The answer says what happened ("was replaying, stopped"); the exit code is 0 if the command has had its effect, and 1 if it
+The commands go to the daemon's control socket, and from there to whichever worker runs the image, on this host or on another one
+of the site; the other daemons note what is to hold when the image moves to them. Each may be given again and again. The answer says what happened ("was replaying, stopped"); the exit code is 0 if the command has had its effect, and 1 if it
 was refused or has not had it within --timeout; then it still counts.`,
 	}
 	for _, name := range []string{"start", "stop", "restart", "pause", "resume", "flush"} {
 		cmd.AddCommand(newVerbCommand(name, "POOL[/NAMESPACE]/IMAGE", true))
 	}
-	cmd.AddCommand(newTraceCommand())
+	cmd.AddCommand(newTraceCommand(), newMoveCommand())
 	return cmd
 }
 
@@ -135,16 +135,21 @@ func (v verbCommand) Run(ctx context.Context, out io.Writer, t *controlv1.Target
 		r.Words = "paused by " + whoAmI()
 	}
 	var replies []*controlv1.CommandReply
+	done := false // an image is one daemon's, and any daemon of the site can tell that
 	err := v.sockets.each(func(_ string, client controlv1.ControlClient) error {
+		if done {
+			return nil
+		}
 		ctx, cancel := context.WithTimeout(ctx, v.timeout+reportPatience+5*time.Second)
 		defer cancel()
 		reply, err := client.Command(ctx, r)
 		if err == nil {
 			replies = append(replies, reply)
+			done = t.GetImage() != "" && reply.GetCode() == 0
 		}
 		return err
 	})
-	if err != nil {
+	if err != nil && !done {
 		return err
 	}
 	if v.json {
@@ -178,10 +183,11 @@ const manyImages = 20
 // has done is no failure.
 func printReplies(out io.Writer, replies []*controlv1.CommandReply, verbose, quiet bool) error {
 	anyDone := slices.ContainsFunc(replies, func(r *controlv1.CommandReply) bool { return r.Code == 0 })
+	oneDone := anyDone && len(replies[len(replies)-1].Outcomes) == 1 // those before it could not reach the image's daemon
 	failed := 0
 	for _, r := range replies {
 		switch {
-		case r.Code == int32(syscall.ENOENT) && anyDone:
+		case r.Code == int32(syscall.ENOENT) && anyDone, r.Code == int32(syscall.EHOSTDOWN) && oneDone:
 			continue
 		case r.Code != 0:
 			return fmt.Errorf("%s", r.Text)
@@ -196,7 +202,7 @@ func printReplies(out io.Writer, replies []*controlv1.CommandReply, verbose, qui
 				continue
 			}
 			if !quiet {
-				fmt.Fprintf(out, "image %s: %s\n", o.Image, o.Text)
+				fmt.Fprintf(out, "image %s%s: %s\n", o.Image, when(o.Daemon != "", " (daemon "+o.Daemon+")"), o.Text)
 			}
 		}
 		for _, text := range sortedBy(counts) {

@@ -16,6 +16,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/rados/librados"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 	"github.com/rbdwarden/rbdwarden/supervision"
 	"github.com/rbdwarden/rbdwarden/supervision/process"
 )
@@ -68,7 +69,7 @@ func (j *jury) Tell(e supervision.Evidence) {
 // Run decides, until ctx ends.
 func (j *jury) Run(ctx context.Context) {
 	escalation := supervision.NewEscalation(supervision.DefaultEscalation)
-	ticker := time.NewTicker(overdueInterval)
+	ticker := rhythm.NewTicker(overdueInterval)
 	defer ticker.Stop()
 	for {
 		var heard []supervision.Evidence
@@ -78,6 +79,7 @@ func (j *jury) Run(ctx context.Context) {
 		case <-j.news:
 			heard = j.take()
 		case now := <-ticker.C:
+			ticker.Next()
 			heard = []supervision.Evidence{supervision.Overdue{When: now, Calls: j.overdue()}}
 		}
 		for _, e := range heard {

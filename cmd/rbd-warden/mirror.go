@@ -14,13 +14,16 @@ import (
 	"github.com/rbdwarden/rbdwarden/actors/site"
 	"github.com/rbdwarden/rbdwarden/cluster/coordinator"
 	"github.com/rbdwarden/rbdwarden/cluster/identity"
+	"github.com/rbdwarden/rbdwarden/cluster/transport"
 	"github.com/rbdwarden/rbdwarden/config"
 	"github.com/rbdwarden/rbdwarden/messages"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/rados/librados"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 	"github.com/rbdwarden/rbdwarden/supervision"
+	"github.com/rbdwarden/rbdwarden/supervision/memory"
 	"github.com/rbdwarden/rbdwarden/supervision/worker"
 )
 
@@ -45,18 +48,26 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 	if err != nil {
 		return fmt.Errorf("name of this host: %w", err)
 	}
+	rhythm.Begin()
+	go memory.Rest(ctx, os.Getenv)
+	shareProcessors(options.Warden.WorkerCount())
 	shares, err := placementOptions(options)
 	if err != nil {
 		return err
+	}
+	if err := transport.Check(options.Warden.BindAddress); err != nil {
+		return fmt.Errorf("rbd_warden_bind_addr: %w", err)
 	}
 	w := &wiring{
 		placement: shares,
 		cfg:       cfg, options: options, local: c, socket: socketOf(c), self: self, log: log, host: host, index: s.Index,
 		seat:      coordinator.Seat(host, os.Getppid(), s.Index),
 		parties:   map[int64]*party{},
-		syncs:     newSlots(shareOf(int(options.ConcurrentImageSyncs), options.Warden.WorkerCount(), s.Index)),
+		drained:   cfg.Drains[s.Index],
+		syncs:     newSyncSlots(int(options.ConcurrentImageSyncs), options.Warden.WorkerCount(), s.Index),
 		deletions: newSlots(shareOf(int(options.ConcurrentImageDeletions), options.Warden.WorkerCount(), s.Index)),
 		budgets:   newBudgets(options.Warden, s.MemoryLimit),
+		limits:    newLimits(options.Warden, options.Warden.WorkerCount(), cfg.Limits),
 		past:      pastOf(s),
 		tracer:    newTracer(s.Tell),
 		ledger:    supervision.NewLedger(s.Book, s.Ended),
@@ -79,7 +90,20 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 	defer stop()
 	go w.budgets.govern(governed, log)
 	system := actor.NewActorSystem(actor.WithLoggerFactory(actorLogger(log)))
+	if network, err := w.newNetwork(system, s.Ask); err != nil {
+		// Images matter more than who wants to look at all of them together.
+		log.Error().Err(err).Msg("cannot reach other daemons")
+	} else {
+		w.network = network
+		go network.transport.Run(beside)
+	}
 	root := system.Root.Spawn(site.Props(w.site(s.Ready, end)))
+	if n := w.network; n != nil {
+		m := measuring{pools: func() ([]report.Pool, error) { return w.pools(system, root) }}
+		n.mu.Lock()
+		n.measure = m.Loads
+		n.mu.Unlock()
+	}
 	s.Serve(worker.Hooks{Report: func(ctx context.Context) ([]byte, error) {
 		return w.report(ctx, system, root)
 	}, Call: func(ctx context.Context, r *controlv1.CallRequest) (string, []byte, error) {
@@ -145,7 +169,9 @@ func (w *wiring) report(ctx context.Context, system *actor.ActorSystem, root *ac
 		return nil, &rados.Error{Op: "report", Err: err}
 	}
 	pools, _ := r.([]report.Pool)
-	return json.Marshal(report.Worker{FSID: w.local.FSID(), Pools: pools, Syncs: w.syncs.Report(), Replayed: w.meter.Read(),
-		LocalSocket: w.socket, Deletions: w.deletions.Report(), Budget: w.budgets.report(),
+	drained, parts := w.parts()
+	syncs, notes := w.syncs.Report()
+	return json.Marshal(report.Worker{Drained: drained, Parts: parts, Member: w.memberID(), FSID: w.local.FSID(), Pools: pools, Syncs: syncs, Notes: notes, Replayed: w.meter.Read(),
+		LocalSocket: w.socket, Deletions: w.deletions.Report(), Budget: w.budgets.report(), Limits: w.limits.Report(),
 	})
 }

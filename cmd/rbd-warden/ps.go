@@ -18,37 +18,73 @@ import (
 type psCommand struct {
 	sockets  socketFlags
 	json     bool
+	site     bool // all daemons of the site, not of this host only
 	watch    bool
 	interval time.Duration
 	view     view
+}
+
+// wholeSite is what --cluster says that comes without a name.
+const wholeSite = "*"
+
+// settleCluster tells "--cluster" from "--cluster NAME", of which the name is an argument to
+// the parser of flags.
+func (ps *psCommand) settleCluster(args []string) error {
+	bare := ps.sockets.ceph.cluster == wholeSite
+	switch {
+	case len(args) == 1 && bare:
+		ps.sockets.ceph.cluster = args[0]
+	case len(args) == 1:
+		return fmt.Errorf("unexpected argument %q", args[0])
+	case bare:
+		ps.sockets.ceph.cluster, ps.site = "", true
+	}
+	if ps.site && ps.view.trace {
+		return errors.New("--trace is for the daemons of this host: see \"rbd-warden image trace\"")
+	}
+	return nil
 }
 
 func newPsCommand() *cobra.Command {
 	var ps psCommand
 	cmd := &cobra.Command{
 		Use:   "ps",
-		Short: "Show the daemons of this host, their workers and images, and what died of what",
+		Short: "Show the daemons of this host or of the site, their workers and images, and what died of what",
 		Long: `Show the supervision tree of the daemons of this host: each daemon, its workers, their pools, and the images that each runs, with state,
 lag, memory, restarts, the last cause of an end, and the next start of what waits for one.
 
 Images in trouble come first, then those that are farthest behind. Where a pool has more than 20 images only those that do
-not replay are listed, and the others are counted; --all lists every one.`,
+not replay are listed, and the others are counted; --all lists every one.
+
+With --cluster (or --site) it shows the daemons of all hosts of the site and who leads which pool, whichever of the daemons of this host
+is asked; one that does not answer within two seconds, or is dead, has a line that says so.`,
 		Example: `  rbd-warden ps
+  rbd-warden ps --cluster
   rbd-warden ps --watch
   rbd-warden ps --pool rbd --all
   rbd-warden ps --image rbd/vm-1 --trace
   rbd-warden ps -c /etc/ceph/backup.conf --json`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if ps.watch {
-				return watchFrames(cmd.Context(), cmd.OutOrStdout(), ps.interval, ps.Run)
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := ps.settleCluster(args); err != nil {
+				return err
 			}
-			return ps.Run(cmd.Context(), cmd.OutOrStdout())
+			run := ps.Run
+			if ps.site {
+				run = ps.runCluster
+			}
+			if ps.watch {
+				return watchFrames(cmd.Context(), cmd.OutOrStdout(), ps.interval, run)
+			}
+			return run(cmd.Context(), cmd.OutOrStdout())
 		},
 	}
 	ps.sockets.add(cmd)
 	flags := cmd.Flags()
-	flags.BoolVar(&ps.json, "json", false, "print JSON: a list of daemons")
+	flags.BoolVar(&ps.json, "json", false, "print JSON: a list of daemons, or with --cluster of sites")
+	flags.BoolVar(&ps.site, "site", false, "show the daemons of all hosts of the site; the same as --cluster without a name")
+	cluster := flags.Lookup("cluster")
+	cluster.NoOptDefVal, cluster.Usage = wholeSite, "name of the cluster; without one: the same as --site"
 	flags.BoolVar(&ps.watch, "watch", false, "show it again and again, in place, until interrupted")
 	flags.DurationVar(&ps.interval, "interval", time.Second, "time between two frames of --watch")
 	flags.BoolVar(&ps.view.all, "all", false, "list every image, also where there are many")
@@ -118,10 +154,17 @@ func printWorker(out io.Writer, now time.Time, w report.Worker, v view) {
 	}
 	fmt.Fprintf(out, ", %d restarts%s\n", w.Restarts, when(!w.NextStart.IsZero(), ", next in "+ago(w.NextStart, now)))
 	printCauses(out, "    ", now, w.LastCause, w.History, v)
+	if o := nodeOutcome(w); o.Draining {
+		fmt.Fprintf(out, "    %s: %s\n", w.Drained, drainText(o))
+	}
 	printMemory(out, w.Memory)
 	if b := w.Budget; b != nil {
 		fmt.Fprintf(out, "    in flight: %s of %s, %s at most%s%s\n", bytesText(b.Used), bytesText(b.Limit), bytesText(b.Peak),
 			when(b.Waiting > 0, fmt.Sprintf(", %d reads wait", b.Waiting)), when(b.Limit < b.Full, ", of "+bytesText(b.Full)+" when memory is not short"))
+	}
+	for _, l := range w.Limits {
+		fmt.Fprintf(out, "    limit of %s: %s %s/s, set by %s; this worker has %.0f %% of it%s\n", limitOf(l), l.Kind, rateText(l), l.By, 100*l.Part,
+			when(l.Waiting > 0, fmt.Sprintf(", %d %s for it", l.Waiting, when(l.Waiting == 1, "read waits")+when(l.Waiting > 1, "reads wait"))))
 	}
 	if w.Waits != "" {
 		fmt.Fprintf(out, "    waits: %s\n", w.Waits)

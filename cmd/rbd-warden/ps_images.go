@@ -118,6 +118,7 @@ func printImages(out io.Writer, now time.Time, images []report.Image, v view) {
 func stateWords(i report.Image) string {
 	return i.State + when(i.Stopped, " by command") + when(i.Paused && i.Step == pausedStep, ", paused") +
 		when(i.Paused && i.Step != pausedStep, ", to be paused") + when(i.Parked, ", parked") +
+		when(i.HeldBack != "", ", held back by a limit") +
 		when(i.StalledSeconds > 0, fmt.Sprintf(", no progress for %v", time.Duration(i.StalledSeconds)*time.Second))
 }
 

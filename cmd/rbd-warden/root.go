@@ -19,7 +19,7 @@ that nothing that happens to one image, or to the process, stops replication unt
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(
-		newDaemonCommand(args), newPsCommand(), newImageCommand(), newPoolCommand(), newVerifyCommand(), newResyncCommand(), newWorkerCommand(),
+		newDaemonCommand(args), newPsCommand(), newImageCommand(), newPoolCommand(), newVerifyCommand(), newResyncCommand(), newWorkerCommand(), newNodeCommand(), newLimitCommand(),
 		newDumpCommand(), newOptionsCommand(), newVersionCommand(),
 		newLabCommand(), newDemoCommand(),
 	)

@@ -9,6 +9,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/messages"
 	controlv1 "github.com/rbdwarden/rbdwarden/proto/control/v1"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 )
 
 // tracer takes the steps of a worker's images to the daemon: a new one at once, one that
@@ -70,7 +71,7 @@ func (t *tracer) For(key messages.ImageKey) func(id uint64, s report.Step) uint6
 
 // Run tells the daemon, until ctx ends.
 func (t *tracer) Run(ctx context.Context) {
-	counts := time.NewTicker(countInterval)
+	counts := rhythm.NewTicker(countInterval)
 	defer counts.Stop()
 	for {
 		all := false
@@ -79,6 +80,7 @@ func (t *tracer) Run(ctx context.Context) {
 			t.flush(true)
 			return
 		case <-counts.C:
+			counts.Next()
 			all = true
 		case <-t.news:
 			select {

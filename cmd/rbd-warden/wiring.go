@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,8 @@ type wiring struct {
 	log     zerolog.Logger
 
 	budgets    *budgets
-	syncs      *slots         // rbd_mirror_concurrent_image_syncs
+	limits     *limits        // on bytes a second
+	syncs      *syncSlots     // rbd_mirror_concurrent_image_syncs
 	deletions  *slots         // rbd_mirror_concurrent_image_deletions
 	meter      replayer.Meter // what all images have replayed
 	background sync.WaitGroup // parts in pools
@@ -58,10 +60,15 @@ type wiring struct {
 	seat       string // see membership.Member
 	index      int    // of this worker
 	placement  placement.Options
+	network    *network // to the site's other workers; nil: there is none
 
 	mu      sync.Mutex
 	parties map[int64]*party // newest part in each pool
+	drained string           // who has told this worker to give its images away; "" if nobody did
 }
+
+// memberID is this worker's name among the members.
+func (w *wiring) memberID() string { return strconv.FormatUint(w.local.InstanceID(), 10) }
 
 // How often the actors look, where Ceph has no option for it.
 const (
@@ -115,6 +122,7 @@ func (w *wiring) service(ctx context.Context, pools map[int64]mirrorpool.Service
 		}
 		w.registered = true
 	}
+	w.calloutDrain(pools)
 	return w.local.UpdateService(ctx, mirrorpool.ServiceStatus(pools))
 }
 
@@ -138,6 +146,9 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 	log := w.log.With().Stringer("pool", key).Logger()
 	trash := w.trash(io, log)
 	local := replayer.Site{IO: io, MirrorUUID: uuid}
+	follow, unfollow := context.WithCancel(context.WithoutCancel(ctx))
+	var following sync.WaitGroup
+	following.Go(func() { w.followPool(follow, io, log) })
 	return pool.Options{
 		Key:    key,
 		Peer:   report.Peer{UUID: peer.UUID, Site: peer.SiteName, Client: peer.ClientName},
@@ -169,8 +180,12 @@ func (w *wiring) pool(ctx context.Context, found mirrorpool.Pool, namespace stri
 		Strategy: strategyOf(w.options.Warden),
 		Past:     w.past,
 		Ledger:   w.ledger,
-		Release:  io.Close,
-		Log:      log,
+		Release: func() {
+			unfollow()
+			following.Wait()
+			io.Close()
+		},
+		Log: log,
 	}, nil
 }
 
@@ -285,7 +300,7 @@ func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, 
 	owner := &ownerWatch{}
 	resources := replayer.Resources{
 		Local: local, Remote: remote.Site, GlobalID: key.GlobalID,
-		SyncSlot: w.syncs.AcquireTelling,
+		SyncSlot: w.syncSlot(key.PoolID),
 		Timeout:  lookTimeout,
 		Lock:     w.lockOptions(),
 		RemoteSnapshots: func(imageID string) imagesync.Snapshots {
@@ -297,6 +312,7 @@ func (w *wiring) image(key messages.ImageKey, sites names, local replayer.Site, 
 			DeleteDelay: w.options.DeleteDelay, ReplayDelay: w.options.ReplayDelay,
 			ResyncAfterDisconnect: w.options.ResyncAfterDisconnect,
 		},
+		Pace:               func() replayer.Paced { return w.limits.Join(key) },
 		Trashed:            trashed,
 		ResyncInPlace:      w.options.Warden.ResyncInPlace,
 		CheckpointInterval: min(w.options.SyncPointUpdateAge, 5*time.Second),

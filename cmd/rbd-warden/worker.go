@@ -36,6 +36,8 @@ type seams struct {
 	// workers. Ended tells the daemon of what ends in this one.
 	Book  supervision.Book
 	Ended func(supervision.End)
+	// Ask asks the daemon for something that only it can tell or do.
+	Ask func(ctx context.Context, ask *controlv1.Ask) (*controlv1.Told, error)
 	// Deadline is when a worker that was asked to stop is killed.
 	Deadline func() time.Time
 }
@@ -84,7 +86,7 @@ func runWorker(ctx context.Context) int {
 	err = work(ctx, cfg, log, seams{
 		Index: w.Index(), Restarts: w.Restarts(), MemoryLimit: w.MemoryLimit(), LastCause: w.LastCause(),
 		Ready: w.Ready, Serve: serve, Tell: w.Tell, Deadline: w.Deadline,
-		Book: w.Book(), Ended: w.Ended,
+		Book: w.Book(), Ended: w.Ended, Ask: w.Ask,
 	})
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil

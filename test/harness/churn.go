@@ -304,6 +304,9 @@ func (ch *Churn) resizeAnyhow() {
 func (ch *Churn) rename() {
 	ch.t.Helper()
 	to := ch.newName(ch.born + "-moved")
+	for to == ch.Image.Name { // which librbd refuses
+		to = ch.newName(ch.born + "-moved")
+	}
 	ch.say("rename the image to %s", to)
 	ch.wants(renameImage(ch.ioctx, ch.Image.Name, to), 0)
 	ch.Image.Name = to

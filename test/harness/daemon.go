@@ -82,6 +82,17 @@ func StartDaemon(t testing.TB, c *lab.Cluster, path string, flags ...string) *Da
 // StartDaemonAs is StartDaemon with a user of the caller's choice.
 func StartDaemonAs(t testing.TB, c *lab.Cluster, path, user string, flags ...string) *Daemon {
 	t.Helper()
+	return startDaemon(t, nil, c, path, user, flags...)
+}
+
+// StartDaemonAt is StartDaemon on a host.
+func StartDaemonAt(t testing.TB, h *Host, c *lab.Cluster, path string, flags ...string) *Daemon {
+	t.Helper()
+	return startDaemon(t, h, c, path, lab.DaemonUser, flags...)
+}
+
+func startDaemon(t testing.TB, h *Host, c *lab.Cluster, path, user string, flags ...string) *Daemon {
+	t.Helper()
 	name := fmt.Sprintf("daemon-%d-%s", daemons.Add(1), filepath.Base(filepath.Dir(path)))
 	d := &Daemon{
 		Output: filepath.Join(c.LogDir(), name+".out"),
@@ -101,9 +112,12 @@ func StartDaemonAs(t testing.TB, c *lab.Cluster, path, user string, flags ...str
 	d.cmd = exec.Command(path, args...)
 	d.cmd.Dir = c.Dir() // NAME.conf is found there
 	d.cmd.Env = c.Environ()
+	if h != nil {
+		d.cmd.Env = append(d.cmd.Env, h.Environ...)
+	}
 	d.cmd.Stdout, d.cmd.Stderr = output, output
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := d.cmd.Start(); err != nil {
+	if err := h.run(d.cmd.Start); err != nil {
 		t.Fatal(err)
 	}
 	go func() {

@@ -53,13 +53,6 @@ func (i *Image) Primary() *lab.Cluster { return i.Pool.Pair.Primary }
 // Secondary is the other cluster.
 func (i *Image) Secondary() *lab.Cluster { return i.Pool.Pair.Secondary }
 
-// Bench writes with rbd bench on the primary: pattern rand or seq, sizes as rbd takes them (4K, 1M).
-func (i *Image) Bench(t testing.TB, pattern, ioSize, total string) {
-	t.Helper()
-	Run(t, i.Primary(), "rbd", "bench", "--io-type", "write", "--io-pattern", pattern, "--io-size", ioSize,
-		"--io-total", total, i.Spec())
-}
-
 // Snapshot takes a snapshot on the primary.
 func (i *Image) Snapshot(t testing.TB, name string) {
 	t.Helper()

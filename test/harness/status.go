@@ -20,8 +20,9 @@ type Status struct {
 	Description string `json:"description"`
 	Updated     string `json:"last_update"`
 	Service     struct {
-		DaemonID string `json:"daemon_id"`
-		Hostname string `json:"hostname"`
+		DaemonID   string `json:"daemon_id"`
+		InstanceID string `json:"instance_id"`
+		Hostname   string `json:"hostname"`
 	} `json:"daemon_service"`
 	Peers []struct {
 		Site        string `json:"site_name"`

@@ -32,6 +32,7 @@ type Writer struct {
 	disk   *disk
 	closed sync.Once
 	small  bool // small writes only, and none to the ledger
+	plain  bool // no compare-and-write; see LoadOptions.Plain
 }
 
 // sector is the unit of all offsets and lengths, in bytes; a compare-and-write may not cross one.
@@ -222,7 +223,7 @@ func (w *Writer) step() {
 	at, size := w.extent()
 	target := w.Contents[at : at+size]
 	switch k := w.random.IntN(100); {
-	case k < 62:
+	case k < 62, k >= 82 && k < 94 && w.plain:
 		data := w.noise(size)
 		w.check(w.disk.write(at, data))
 		copy(target, data)
