@@ -173,9 +173,7 @@ func outlived(t *testing.T, pool *harness.Pool) {
 	heir.WaitReplayed(t)
 	harness.Run(t, primary, "rbd", "snap", "rm", "--no-progress", parent.Spec()+"@snap")
 	harness.Run(t, primary, "rbd", "rm", "--no-progress", "--rbd-move-parent-to-trash-on-remove=true", parent.Spec())
-	inTrash := func(c *lab.Cluster) string {
-		return strings.TrimSpace(harness.Run(t, c, "rbd", "trash", "ls", "--all", "--long", pool.Name))
-	}
+	inTrash := func(c *lab.Cluster) string { return strings.TrimSpace(listTrash(t, c, pool)) }
 	if got := inTrash(primary); !strings.Contains(got, "USER_PARENT") {
 		t.Errorf("in the primary's trash: %s", got)
 	}

@@ -90,7 +90,7 @@ func TestForcedPromotionWhenThePrimarySiteIsLost(t *testing.T) {
 	if got := image.DigestOn(t, pair.Secondary, ""); got != writer.Digest() {
 		t.Errorf("promoted image holds %+v, what was written is %+v", got, writer.Digest())
 	}
-	harness.Run(t, pair.Secondary, "rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "256K", image.Spec())
+	harness.BenchOn(t, pair.Secondary, image, "--io-size", "4K", "--io-total", "256K")
 	if harness.TestsUpstream() {
 		return // its daemon stays in up+stopping_replay, and does not end either
 	}

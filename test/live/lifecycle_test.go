@@ -58,20 +58,24 @@ type trashed struct {
 	Status           string
 }
 
-// trash lists all that is in the trash of the image's pool under its name, on the secondary.
-func trash(t *testing.T, image *harness.Image) (entries []trashed) {
+// listTrash is what rbd tells of all in a pool's trash.
+func listTrash(t *testing.T, c *lab.Cluster, pool *harness.Pool, args ...string) (out string) {
 	t.Helper()
-	var (
-		all []trashed
-		out string
-	)
-	harness.Eventually(t, harness.Patience, func() (why string) {
+	harness.Eventually(t, harness.Patience, func() string {
 		var err error
-		if out, err = harness.Try(image.Secondary(), "rbd", "trash", "ls", "--all", "--long", "--format", "json", image.Pool.Name); err != nil {
+		if out, err = harness.Try(c, "rbd", append([]string{"trash", "ls", "--all", "--long", pool.Name}, args...)...); err != nil {
 			return err.Error() // it opens what it lists, and may be too late for that
 		}
 		return ""
 	})
+	return out
+}
+
+// trash lists all that is in the trash of the image's pool under its name, on the secondary.
+func trash(t *testing.T, image *harness.Image) (entries []trashed) {
+	t.Helper()
+	var all []trashed
+	out := listTrash(t, image.Secondary(), image.Pool, "--format", "json")
 	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		t.Fatalf("%v in %q", err, out)
 	}
@@ -133,7 +137,7 @@ func restoredFromTheTrash(t *testing.T, image *harness.Image) {
 	if got := again.DigestOn(t, image.Secondary(), ""); got != want {
 		t.Errorf("restored %+v, was %+v", got, want)
 	}
-	harness.Run(t, image.Secondary(), "rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "64K", again.Spec())
+	harness.BenchOn(t, image.Secondary(), again, "--io-size", "4K", "--io-total", "64K")
 	// Enabled again, the primary is mirrored again: as a new copy beside the restored one.
 	harness.Run(t, image.Primary(), "rbd", "mirror", "image", "enable", image.Spec(), "journal")
 	image.WaitReplayed(t)
@@ -305,7 +309,7 @@ func splitBrain(t *testing.T, image *harness.Image) {
 	stop := writeUntilStopped(t, []*harness.Image{image})
 	forcePromote(t, image)
 	stop()
-	harness.Run(t, image.Secondary(), "rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "64K", image.Spec())
+	harness.BenchOn(t, image.Secondary(), image, "--io-size", "4K", "--io-total", "64K")
 	theirs := image.DigestOn(t, image.Secondary(), "")
 	demote(t, image.Secondary(), image)
 	image.WaitState(t, "up+error", "split-brain")
@@ -406,8 +410,8 @@ func outlivesTheDaemon(t *testing.T, pool *harness.Pool, daemon *harness.Daemon)
 	harness.Run(t, stays.Primary(), "rbd", "rename", stays.Spec(), pool.Name+"/stays-as")
 	stays.Name = "stays-as"
 	// The primary gives up a mirror that lags too many sets of journal objects behind.
-	harness.Run(t, lags.Primary(), "rbd", "bench", "--io-type", "write", "--io-size", "64K", "--io-total", "12M",
-		"--rbd-journal-max-concurrent-object-sets", "1", lags.Spec())
+	harness.BenchOn(t, lags.Primary(), lags, "--io-size", "64K", "--io-total", "12M",
+		"--rbd-journal-max-concurrent-object-sets", "1")
 	harness.StartDaemon(t, pool.Pair.Secondary, harness.Ours(t))
 	lags.WaitState(t, "up+error", "disconnected")
 	waitTrash(t, goes, 0)

@@ -48,7 +48,7 @@ func TestForcedPromotionsInEveryWeather(t *testing.T) {
 			lose(t, pair.Primary)
 			for _, image := range images {
 				forcePromote(t, image)
-				harness.Run(t, pair.Secondary, "rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "64K", image.Spec())
+				harness.BenchOn(t, pair.Secondary, image, "--io-size", "4K", "--io-total", "64K")
 			}
 			daemon.Stop(t, stopTime)
 		})

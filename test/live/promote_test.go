@@ -33,7 +33,7 @@ func TestForcedPromotionUnderLoad(t *testing.T) {
 	})
 	pause(t, pair.Primary)
 	forcePromote(t, image)
-	harness.Run(t, pair.Secondary, "rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "256K", image.Spec())
+	harness.BenchOn(t, pair.Secondary, image, "--io-size", "4K", "--io-total", "256K")
 	want := image.DigestOn(t, pair.Secondary, "")
 	load.Process.Kill()
 	load.Wait()

@@ -99,7 +99,7 @@ func TestResyncInPlaceInterrupted(t *testing.T) {
 		image.WaitState(t, "up+stopped", "local image is primary")
 		// Half of the one and half of the other, and written from here on: that it has to be copied stays known.
 		assertHalfMade(t, image)
-		harness.Run(t, pair.Secondary, "rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "256K", image.Spec())
+		harness.BenchOn(t, pair.Secondary, image, "--io-size", "4K", "--io-total", "256K")
 		harness.Run(t, pair.Secondary, "rbd", "mirror", "image", "demote", image.Spec())
 		image.WaitReplayed(t)
 		image.AssertEqual(t)

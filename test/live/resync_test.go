@@ -115,8 +115,8 @@ func TestResyncInPlace(t *testing.T) {
 func fill(t *testing.T, image *harness.Image) {
 	t.Helper()
 	size := fmt.Sprint(image.InfoOn(t, image.Primary()).Size)
-	harness.Run(t, image.Primary(), "rbd", "bench", "--io-type", "write", "--io-pattern", "seq", "--io-threads", "1",
-		"--io-size", "1M", "--io-total", size, image.Spec())
+	harness.BenchOn(t, image.Primary(), image, "--io-pattern", "seq", "--io-threads", "1",
+		"--io-size", "1M", "--io-total", size)
 }
 
 // scribble writes something that is nowhere else, in n operations. (What rbd bench writes is the same everywhere.)

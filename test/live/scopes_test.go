@@ -48,7 +48,7 @@ func namespaces(t *testing.T, pair *lab.Pair) {
 		if mode == "image" {
 			harness.Run(t, pair.Primary, "rbd", "mirror", "image", "enable", image.Spec(), "journal")
 		}
-		harness.Run(t, pair.Primary, "rbd", "bench", "--io-type", "write", "--io-size", "16K", "--io-total", "512K", image.Spec())
+		harness.BenchOn(t, pair.Primary, image, "--io-size", "16K", "--io-total", "512K")
 		if ns != "three" {
 			images = append(images, image)
 		}

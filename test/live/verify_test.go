@@ -20,8 +20,8 @@ func TestVerifyFindsAFlippedByte(t *testing.T) {
 	pool := harness.NewPool(t, pair, lab.PoolMode)
 	image := pool.Create(t, "image", harness.ImageOptions{SizeMiB: 32})
 	write := func() { // the first three objects, whole
-		harness.Run(t, pair.Primary, "rbd", "bench", "--io-type", "write", "--io-pattern", "seq", "--io-threads", "1",
-			"--io-size", "1M", "--io-total", "12M", image.Spec())
+		harness.BenchOn(t, pair.Primary, image, "--io-pattern", "seq", "--io-threads", "1",
+			"--io-size", "1M", "--io-total", "12M")
 	}
 	write()
 	daemon := harness.StartDaemon(t, pair.Secondary, harness.Ours(t))

@@ -88,7 +88,7 @@ func (f *Family) act(op Op) harness.Digest {
 	case Rollback:
 		f.rollback(op)
 	case Purge:
-		f.rbd("snap", "purge", "--no-progress", f.spec(d))
+		f.purge(d)
 	case SnapLimit:
 		if op.Seed%2 == 0 {
 			f.rbd("snap", "limit", "clear", f.spec(d))
@@ -168,6 +168,12 @@ func (f *Family) spec(d *Disk) string { return f.named(d.Place, d.Name) }
 func (f *Family) rbd(args ...string) string {
 	f.t.Helper()
 	out, err := try(f.At.Cluster, args...)
+	for left := 10; left > 0 && err != nil && strings.Contains(err.Error(), "(30) Read-only file system"); left-- {
+		// librbd has lost the image's lock between taking and needing it, to whoever asked: the other site's daemon takes
+		// and removes its own snapshot. It says so before it begins.
+		f.t.log.Printf(f.t.who, "rbd %s lost the lock", args[0])
+		out, err = try(f.At.Cluster, args...)
+	}
 	for err != nil && strings.Contains(err.Error(), "ceph_assert") {
 		// A bug of Ceph's, seen in rename: its client fails an assertion, more often than not when all is done.
 		f.t.log.Printf(f.t.who, "rbd %s failed an assertion", args[0])
@@ -180,6 +186,21 @@ func (f *Family) rbd(args ...string) string {
 		f.t.Fatal(err)
 	}
 	return out
+}
+
+// purge removes all snapshots. "rbd snap purge" lists them and removes one after the other, and fails on a sync point that the
+// other site's daemon has removed in between.
+func (f *Family) purge(d *Disk) {
+	f.t.Helper()
+	for left := 5; ; left-- {
+		_, err := try(f.At.Cluster, "snap", "purge", "--no-progress", f.spec(d))
+		if err == nil {
+			return
+		}
+		if left == 0 || !strings.Contains(err.Error(), "removing snaps failed: (2)") {
+			f.t.Fatal(err)
+		}
+	}
 }
 
 // happened says whether the site has what an operation was to bring about, for those where that can be seen.

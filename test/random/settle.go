@@ -80,6 +80,14 @@ func (f *Family) lacks(d *Disk) string {
 	if why := f.behind(d, here.ID); why != "" {
 		return why
 	}
+	// One that its owner made late, for a worker that had died, goes a moment after it was seen in the journal.
+	for _, seen := range []Seen{here, there} {
+		for _, snap := range seen.Snaps {
+			if strings.HasPrefix(snap.Name, ".rbd-mirror.") {
+				return "it has the sync point " + snap.Name
+			}
+		}
+	}
 	if why := f.Other.says(d, "up+replaying", ""); why != "" {
 		return why
 	}
