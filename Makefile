@@ -3,6 +3,7 @@
 #   make build      bin/rbd-warden, and bin/rbd-mirror as another name for it
 #   make demo       watch it mirror an image between two throwaway clusters
 #   make test       everything: unit tests, then live tests on throwaway Ceph clusters (under 30 minutes)
+#   make bench      it and rbd-mirror side by side: figures
 #   make lint fmt   what continuous integration checks, and what mends the half of it
 
 SHELL := /bin/bash
@@ -85,10 +86,30 @@ else
 	$(GO) test -count 1 -v -timeout 0 -run 'TestSimulation$$' ./test/sim -duration $(if $(filter command environment,$(origin DURATION)),$(DURATION),10m)
 endif
 
-# Guards taken out of the product, one after the other: the simulation has to miss each.
+# The same for the simulation of a site of several members.
+.PHONY: sim-site
+sim-site:
+ifneq ($(SEED),)
+	$(GO) test -count 1 -v -run 'TestSite$$' ./test/sim/site -seed $(SEED)
+else
+	$(GO) test -count 1 -v -timeout 0 -run 'TestSite$$' ./test/sim/site -duration $(if $(filter command environment,$(origin DURATION)),$(DURATION),10m)
+endif
+
+# Guards taken out of the product, one after the other: the simulations have to miss each.
 .PHONY: sim-mutants
 sim-mutants:
-	$(GO) test -count 1 -v -timeout 0 -tags long -run TestMutants ./test/sim
+	$(GO) test -count 1 -v -timeout 0 -tags long -run TestMutants ./test/sim ./test/sim/site
+
+# Our daemon and Debian's rbd-mirror side by side: BENCH=drain,lag picks cases or groups of them, ROUNDS their turns, and
+# SCALE=small does less work, SIDES=rbd-warden lets only that one run. OUT keeps records, the table and the plots, of earlier runs' cases, too. See docs/benchmarks.md.
+BENCH ?= all
+ROUNDS ?= 3
+SCALE ?= full
+OUT ?= bin/bench
+.PHONY: bench
+bench: build
+	$(GO) test $(call tags,live long) -count 1 -v -timeout 0 -run 'TestBench$$' ./test/bench \
+		-cases '$(BENCH)' -rounds $(ROUNDS) -sides '$(SIDES)' -scale $(SCALE) -out '$(abspath $(OUT))' -ours '$(VERSION)'
 
 .PHONY: test-race
 test-race:
