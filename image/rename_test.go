@@ -25,7 +25,7 @@ func renameDies(t *testing.T, n int) bool {
 	s := newTrashScene(t)
 	s.create()
 	ctx := t.Context()
-	first := s.rename(ctx, s.mortal(n))
+	_ = s.rename(ctx, s.mortal(n))
 	fatal(t, s.rename(ctx, s.io))
 	if id, err := image.ID(ctx, s.io, "moved"); id != trashID || err != nil {
 		t.Errorf("killed at operation %d: the new name leads to %q, %v", n, id, err)
@@ -36,7 +36,7 @@ func renameDies(t *testing.T, n int) bool {
 	if id, err := image.ID(ctx, s.io, trashName); !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("killed at operation %d: the old name leads to %q, %v", n, id, err)
 	}
-	return first != nil
+	return s.doomed.Crashed()
 }
 
 func (s *trashScene) rename(ctx context.Context, io rados.IOContext) error {

@@ -27,7 +27,7 @@ func copyDies(t *testing.T, n int) bool {
 	s := newTrashScene(t)
 	s.create()
 	ctx := t.Context()
-	first := s.reshape(ctx, s.mortal(n))
+	_ = s.reshape(ctx, s.mortal(n))
 	fatal(t, s.reshape(ctx, s.io))
 	h, err := image.ReadHeader(ctx, s.io, trashID)
 	fatal(t, err)
@@ -39,7 +39,7 @@ func copyDies(t *testing.T, n int) bool {
 			t.Errorf("killed at operation %d: the map of %s was given up", n, snap.Name)
 		}
 	}
-	return first != nil
+	return s.doomed.Crashed()
 }
 
 // reshape makes what a copy begins with.
