@@ -29,6 +29,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/messages"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/rhythm"
 	"github.com/rbdwarden/rbdwarden/supervision"
 )
 
@@ -78,6 +79,8 @@ type Options struct {
 	// Listed is told which images are mirrored; complete if both sides were asked. It does
 	// not block; may be nil.
 	Listed func(globalIDs []string, complete bool)
+	// Reached is told whether the peer answers, again and again. It does not block; may be nil.
+	Reached func(answers bool)
 	// Applied is told that every image that the share of that epoch does not name was let
 	// go. It does not block; may be nil.
 	Applied func(epoch uint64)
@@ -137,6 +140,7 @@ type (
 	connectFailed struct{ err error }
 	connectDue    struct{}
 	silenceDue    struct{}
+	reachDue      struct{}
 	alone         struct {
 		images []report.Image
 		err    error
@@ -236,6 +240,8 @@ func (p *Pool) Receive(c actor.Context) {
 		}
 	case connectDue:
 		p.connect(c)
+	case reachDue:
+		p.lookReach(c)
 	case watching:
 		p.watching(c, m)
 	case changed:
@@ -298,6 +304,7 @@ func (p *Pool) connect(c actor.Context) {
 
 func (p *Pool) connectFailed(c actor.Context, err error) {
 	p.failures++
+	p.tellReached(false)
 	p.trouble = fmt.Sprintf("cannot reach the peer %s: %v", p.opt.Peer.Site, err)
 	p.callouts = callouts(err, NoRemoteCluster, report.LevelError)
 	d := min(time.Second<<min(p.failures-1, 5), 30*time.Second)
@@ -326,10 +333,30 @@ func (p *Pool) connected(c actor.Context, r *Remote) {
 			}
 		}()
 	}
+	p.tellReached(true)
+	p.lookReach(c)
 	p.watch(c, p.opt.Local.IO)
 	p.watch(c, r.IO)
 	p.list(c)
 	p.later(c, p.opt.Refresh, listDue{timer: true})
+}
+
+// reachInterval is the time between looks whether the peer answers.
+const reachInterval = 10 * time.Second
+
+// lookReach tells whether the peer that we are connected to answers, now and from time to time.
+func (p *Pool) lookReach(c actor.Context) {
+	if p.ending || p.remote == nil || p.remote.Away == nil {
+		return
+	}
+	p.tellReached(p.remote.Away() == nil)
+	p.later(c, rhythm.Within(reachInterval), reachDue{})
+}
+
+func (p *Pool) tellReached(answers bool) {
+	if p.opt.Reached != nil {
+		p.opt.Reached(answers)
+	}
 }
 
 func (p *Pool) watch(c actor.Context, io rados.IOContext) {

@@ -41,6 +41,7 @@ type world struct {
 	status    map[string]report.Image
 	removed   []string
 	forgotten []string
+	reached   []bool              // told whether the peer answers
 	epoch     uint64              // of the newest share
 	elsewhere map[string]struct{} // images that another member runs
 	applied   uint64
@@ -82,7 +83,12 @@ func makeWorld(t *testing.T, past messages.Past, away error, ids ...string) *wor
 	defer w.mu.Unlock()
 	w.pid = w.system.Root.Spawn(Props(Options{
 		Listed: func(ids []string, _ bool) { w.assign(ids...) }, // one member runs all
-		Key:    messages.PoolKey{Pool: "rbd", PoolID: 1}, Status: w, Past: past,
+		Reached: func(answers bool) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.reached = append(w.reached, answers)
+		},
+		Key: messages.PoolKey{Pool: "rbd", PoolID: 1}, Status: w, Past: past,
 		Connect: func(context.Context) (*Remote, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -299,6 +305,9 @@ func TestAPeerThatIsAwayFromTheStart(t *testing.T) {
 	defer w.mu.Unlock()
 	if !slices.Equal(w.forgotten, []string{"gone"}) {
 		t.Errorf("forgotten: %v", w.forgotten)
+	}
+	if last := len(w.reached) - 1; last < 2 || slices.Index(w.reached, true) != last {
+		t.Errorf("told whether the peer answers: %v", w.reached)
 	}
 }
 

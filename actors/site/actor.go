@@ -74,6 +74,8 @@ type Party interface {
 	Namespaces(names []string)
 	// Listed says which images of a namespace are mirrored; complete if both sides were asked.
 	Listed(namespace string, globalIDs []string, complete bool)
+	// Reaches says whether the primary's cluster answers, for a namespace's images.
+	Reaches(namespace string, answers bool)
 	// Applied says that nothing runs that the share of that epoch does not name.
 	Applied(namespace string, epoch uint64)
 	// Trashed says that something was put into the trash.
@@ -458,6 +460,7 @@ func (s *Site) prepared(c actor.Context, m prepared) {
 	m.opt.Past = s.born(m.key, m.opt.Key.String()).Plus(m.opt.Past)
 	party, ns := p.party, m.key.namespace
 	m.opt.Listed = func(ids []string, complete bool) { party.Listed(ns, ids, complete) }
+	m.opt.Reached = func(answers bool) { party.Reaches(ns, answers) }
 	m.opt.Applied = func(epoch uint64) { party.Applied(ns, epoch) }
 	pid := c.SpawnPrefix(pool.Props(m.opt), "pool-"+m.opt.Key.String())
 	c.Watch(pid)

@@ -37,6 +37,7 @@ type flapping struct{ run func(told coordinator.Told) }
 func (f flapping) Run(_ context.Context, told coordinator.Told) { f.run(told) }
 func (flapping) Namespaces([]string)                            {}
 func (flapping) Listed(string, []string, bool)                  {}
+func (flapping) Reaches(string, bool)                           {}
 func (flapping) Applied(string, uint64)                         {}
 func (flapping) Trashed()                                       {}
 func (flapping) Release()                                       {}

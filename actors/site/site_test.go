@@ -62,6 +62,7 @@ type election struct {
 	over    bool
 	epoch   uint64
 	applied map[string]uint64
+	reaches map[string]bool
 	asked   int // to release the leadership
 	leaving bool
 }
@@ -103,6 +104,9 @@ func (e *election) Listed(namespace string, ids []string, _ bool) {
 
 func (e *election) Applied(namespace string, epoch uint64) {
 	e.w.locked(func() { e.applied[namespace] = epoch })
+}
+func (e *election) Reaches(namespace string, answers bool) {
+	e.w.locked(func() { e.reaches[namespace] = answers })
 }
 func (e *election) Trashed() {}
 func (e *election) Release() { e.w.locked(func() { e.asked++ }) }
@@ -162,7 +166,7 @@ func (w *world) find(context.Context) ([]Found, error) {
 }
 
 func (w *world) join(id int64) Party {
-	return &election{w: w, pool: id, applied: map[string]uint64{}}
+	return &election{w: w, pool: id, applied: map[string]uint64{}, reaches: map[string]bool{}}
 }
 
 func (w *world) newPool(_ context.Context, found mirror.Pool, namespace string, peer cephmirror.Peer) (pool.Options, error) {

@@ -107,6 +107,7 @@ type Coordinator struct {
 	drains   bool             // our images are to be given away
 	left     bool             // Leaving was called
 	holds    map[string]int   // how many images the map gives to us, by namespace
+	cutOff   bool             // the primary's cluster is silent, but not for others
 
 	// Only Run's goroutine uses what follows.
 	standing   *standing // as told
@@ -114,6 +115,8 @@ type Coordinator struct {
 	asked      time.Time    // when the members were last asked for their loads
 	askedFor   *leader.Term // in which term
 	asking     sync.WaitGroup
+	reach      reach           // while we lead
+	cut        map[string]bool // who is cut off from the primary, while we lead
 }
 
 // standing tells whether images may run here, and if not, why.
@@ -128,6 +131,7 @@ type list struct {
 	ids      []string
 	listed   bool
 	complete bool
+	remote   string // whether the primary's cluster answers, as our record says it
 }
 
 // New makes a coordinator.
@@ -137,7 +141,7 @@ func New(opt Options) *Coordinator {
 	}
 	return &Coordinator{
 		opt: opt, wake: make(chan struct{}, 1), leaving: make(chan struct{}), release: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
-		lists: map[string]list{}, applied: map[string]uint64{}, namespaces: map[string]*namespace{}, holds: map[string]int{},
+		lists: map[string]list{}, applied: map[string]uint64{}, namespaces: map[string]*namespace{}, holds: map[string]int{}, reach: reach{},
 		drains: opt.Self.Draining,
 		view:   membership.View{Frozen: true}, // until somebody was seen, nobody is known to have let go of anything
 	}
@@ -173,6 +177,7 @@ func (c *Coordinator) Namespaces(names []string) {
 		c.lists[ns] = l
 	}
 	same := maps.EqualFunc(was, c.lists, func(a, b list) bool { return a.mirrored == b.mirrored })
+	c.announce = c.announce || !same
 	c.mu.Unlock()
 	if !same { // sites list again and again
 		c.poke()
@@ -443,6 +448,7 @@ func (c *Coordinator) look(ctx context.Context) {
 		}
 	}
 	c.gather(ctx, in)
+	c.judgeReach(in)
 	c.refuseMoves(in)
 	for _, ns := range slices.Sorted(maps.Keys(c.namespaces)) {
 		if ctx.Err() == nil {
@@ -489,7 +495,11 @@ func (c *Coordinator) tellRecord() {
 	}
 }
 
-// extra is what our record says from the beginning.
+// extra is what our record says from the beginning; mu is held.
 func (c *Coordinator) extra() map[string]string {
-	return map[string]string{extraWorkers: strconv.Itoa(c.opt.Siblings)}
+	extra := map[string]string{extraWorkers: strconv.Itoa(c.opt.Siblings)}
+	if says := c.remote(); says != "" {
+		extra[extraRemote] = says
+	}
+	return extra
 }

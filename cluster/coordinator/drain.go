@@ -27,11 +27,16 @@ func (c *Coordinator) drain(change func()) {
 }
 
 // abstains tells whether the leadership is to be another's: a member that drains is about to
-// end, and each change of leader is work for all.
+// end, and each change of leader is work for all; one that is cut off from the primary does not see
+// what is new there, but gives its images away first: its successor has to make sure once more.
 func (c *Coordinator) abstains() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.drains && !c.view.Frozen && len(c.takers()) > 0
+	takers := c.takers()
+	if c.cutOff {
+		takers = slices.DeleteFunc(takers, func(m membership.Member) bool { return m.Extra[extraRemote] != remoteAnswers })
+	}
+	return (c.drains || c.cutOff && len(c.holds) == 0) && !c.view.Frozen && len(takers) > 0
 }
 
 // takers are the other members that take images; mu is held.

@@ -123,11 +123,13 @@ func (n *namespace) best(v membership.View, m imagemap.Map, ids []string, owner 
 		count[e.Owner]++
 	}
 	var able []membership.Member
-	draining := ""
+	draining, cut := "", ""
 	for _, id := range ids {
 		switch member, lives := v.Find(id); {
 		case lives && member.Draining:
 			draining = id
+		case lives && n.c.cut[id]:
+			cut = id
 		case lives:
 			able = append(able, member)
 		}
@@ -136,6 +138,8 @@ func (n *namespace) best(v membership.View, m imagemap.Map, ids []string, owner 
 	case len(able) > 0:
 	case draining != "":
 		return membership.Member{}, fmt.Errorf("it drains, and takes no image: %w", syscall.EBUSY)
+	case cut != "":
+		return membership.Member{}, fmt.Errorf("it does not reach the primary's cluster, and takes no image: %w", syscall.EBUSY)
 	default:
 		return membership.Member{}, fmt.Errorf("the pool has no living member %s: %w", strings.Join(ids, " or "), syscall.ENOENT)
 	}

@@ -104,6 +104,7 @@ const (
 	extraMap     = "map/"
 	extraApplied = "applied/"
 	extraWorkers = "workers"
+	extraRemote  = "remote"
 )
 
 func appliedBy(m membership.Member, namespace string) imagemap.Epoch {

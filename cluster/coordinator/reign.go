@@ -102,7 +102,7 @@ func (n *namespace) decide(in inputs, l list, feared map[string]bool) (set map[s
 	now, m := n.c.opt.Now(), n.reign.now.Map()
 	d := placement.Decide(placement.Input{
 		Options: n.c.opt.Placement, Leader: n.c.group.ID(), Begun: now.Add(-time.Since(n.reign.begun)), Now: now,
-		Members: candidates(in.view, now), Images: n.images(l, m, n.reign.loads.complete(in.view, time.Now())),
+		Members: candidates(in.view, n.c.cut, now), Images: n.images(l, m, n.reign.loads.complete(in.view, time.Now())),
 	})
 	set = map[string]imagemap.Entry{}
 	reasons := map[placement.Reason]int{}
@@ -175,7 +175,7 @@ func (n *namespace) images(l list, m imagemap.Map, loaded bool) []placement.Imag
 }
 
 // candidates are all members, the living and the dead, as of now by the clock of the map's times.
-func candidates(v membership.View, now time.Time) []placement.Member {
+func candidates(v membership.View, cut map[string]bool, now time.Time) []placement.Member {
 	all := make([]placement.Member, 0, len(v.Members)+len(v.Dead))
 	add := func(m membership.Member, dead time.Time) {
 		count, err := strconv.Atoi(m.Extra[extraWorkers])
@@ -183,7 +183,8 @@ func candidates(v membership.View, now time.Time) []placement.Member {
 			count = 0 // not known
 		}
 		all = append(all, placement.Member{
-			ID: m.ID, Seat: m.Seat, Host: m.Host, Daemon: Daemon(m.Seat), Workers: count, Started: m.Started, Draining: m.Draining, DeadSince: dead,
+			ID: m.ID, Seat: m.Seat, Host: m.Host, Daemon: Daemon(m.Seat), Workers: count, Started: m.Started, Draining: m.Draining, Silent: m.Extra[extraRemote] == remoteSilent, Cut: cut[m.ID],
+			DeadSince: dead,
 		})
 	}
 	for _, m := range v.Members {

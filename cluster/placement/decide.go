@@ -41,7 +41,10 @@ type share struct {
 	target int // how many images it shall have
 }
 
-func (s *share) receives() bool    { return !s.Draining }
+// receives tells whether it may be given images, gives whether all that it has are to go.
+func (s *share) receives() bool { return !s.Draining && !s.Cut && !s.Silent }
+func (s *share) gives() bool    { return s.Draining || s.Cut }
+
 func (s *share) heat() float64     { return s.load / s.weight }
 func (s *share) fullness() float64 { return float64(s.count) / s.weight }
 
@@ -53,7 +56,7 @@ type decider struct {
 	shares      []*share // living members that hold their seats, in order of their ids
 	byID        map[string]*share
 	bySeat      map[string]*share
-	anyReceives bool      // somebody does not drain
+	anyReceives bool      // somebody may be given images
 	last        time.Time // when an image was last moved for balance's sake
 	mapped      time.Time // when an image was last given to anybody
 
@@ -304,18 +307,22 @@ func (d *decider) spend() bool {
 	return true
 }
 
-// drain empties draining members.
+// drain empties members that drain or are cut off.
 func (d *decider) drain() {
 	for _, s := range d.shares {
-		if s.receives() {
+		if !s.gives() {
 			continue
+		}
+		reason := Drained
+		if !s.Draining {
+			reason = CutOff
 		}
 		for _, image := range s.images {
 			if !d.spend() {
 				return
 			}
 			s.take(image)
-			d.give(image, d.neediest(image.load() > 0), Drained)
+			d.give(image, d.neediest(image.load() > 0), reason)
 		}
 	}
 }

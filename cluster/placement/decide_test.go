@@ -26,6 +26,8 @@ func member(name string, change ...func(*Member)) Member {
 
 func dead(since time.Duration) func(*Member) { return func(m *Member) { m.DeadSince = ago(since) } }
 func draining(m *Member)                     { m.Draining = true }
+func cut(m *Member)                          { m.Cut, m.Silent = true, true }
+func silent(m *Member)                       { m.Silent = true }
 func weighs(w float64) func(*Member)         { return func(m *Member) { m.Weight = w } }
 
 // heirOf puts a member on another's seat, as its successor.
@@ -201,6 +203,26 @@ func TestDecide(t *testing.T) {
 			members: []Member{member("a", draining), member("b")},
 			images:  [][]Image{images("a", 40)},
 			want:    counts{"a": 24, "b": 16}, reasons: map[Reason]int{Drained: 16}, next: time.Second,
+		},
+		"a member that is cut off from the primary is emptied, those who drain go on draining": {
+			members: []Member{member("a", cut), member("b"), member("c", draining)},
+			images:  [][]Image{images("a", 3, pinned("a")), images("b", 2), images("c", 2), images("", 1)},
+			want:    counts{"b": 8}, reasons: map[Reason]int{CutOff: 3, Drained: 2, Placed: 1},
+		},
+		"a member that does not hear the primary's cluster keeps what it has, and gets nothing": {
+			members: []Member{member("a", silent), member("b"), member("c")},
+			images:  [][]Image{images("a", 1), images("b", 5), images("c", 3), images("", 2)},
+			want:    counts{"a": 1, "b": 5, "c": 5}, reasons: map[Reason]int{Placed: 2},
+		},
+		"while nobody hears it, all stays": {
+			members: []Member{member("a", silent), member("b", silent)},
+			images:  [][]Image{images("a", 1), images("b", 5), images("", 2)},
+			want:    counts{"a": 3, "b": 5}, reasons: map[Reason]int{Placed: 2},
+		},
+		"where all are cut off or drain, all stays": {
+			members: []Member{member("a", cut), member("b", draining), member("c", cut, draining)},
+			images:  [][]Image{images("a", 3), images("b", 2), images("c", 1)},
+			want:    counts{"a": 3, "b": 2, "c": 1},
 		},
 		"where all drain, all stays, and what has nobody is better there than nowhere": {
 			members: []Member{member("a", draining), member("b", draining)},

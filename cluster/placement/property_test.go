@@ -30,6 +30,10 @@ func world(t *rapid.T) Input {
 			m.DeadSince = ago(time.Duration(rapid.IntRange(1, 4000).Draw(t, "dead since")) * time.Millisecond)
 		case 1:
 			m.Draining = true
+		case 2:
+			m.Cut = true
+		case 3:
+			m.Silent = true
 		}
 		if rapid.IntRange(0, 4).Draw(t, "weighs") == 0 {
 			m.Weight = rapid.Float64Range(0.25, 4).Draw(t, "weight")
@@ -60,8 +64,8 @@ func world(t *rapid.T) Input {
 	return in
 }
 
-// able are the living members that hold their seats, and of those that do not drain, if
-// there are such.
+// able are the living members that hold their seats, and of those that neither drain nor
+// are cut off, if there are such.
 func able(in Input) (living, receiving map[string]Member) {
 	living, receiving = map[string]Member{}, map[string]Member{}
 	holds := map[string]Member{}
@@ -73,7 +77,7 @@ func able(in Input) (living, receiving map[string]Member) {
 	}
 	for _, m := range holds {
 		living[m.ID] = m
-		if !m.Draining {
+		if !m.Draining && !m.Cut && !m.Silent {
 			receiving[m.ID] = m
 		}
 	}
@@ -177,18 +181,19 @@ func TestItSettles(t *testing.T) {
 			}
 			in = later(in, d.Next)
 		}
-		_, receiving := able(in)
+		living, receiving := able(in)
 		pins := false
 		count := map[string]int{}
 		for id := range receiving {
 			count[id] = 0
 		}
-		draining := !slices.ContainsFunc(slices.Collect(maps.Values(receiving)), func(m Member) bool { return !m.Draining })
+		draining := !slices.ContainsFunc(slices.Collect(maps.Values(receiving)), func(m Member) bool { return !m.Draining && !m.Cut && !m.Silent })
 		for _, i := range in.Images {
-			if _, ok := receiving[i.Owner]; !ok {
+			if _, ok := receiving[i.Owner]; ok {
+				count[i.Owner]++
+			} else if m := living[i.Owner]; !m.Silent || m.Draining || m.Cut {
 				t.Fatalf("%+v stays where it must not", i)
 			}
-			count[i.Owner]++
 			pins = pins || i.Pin != ""
 		}
 		if pins || !equalWeights || draining {

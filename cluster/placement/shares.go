@@ -14,11 +14,13 @@ func (d *decider) apportion(orphans int) {
 	total := orphans
 	var to []*share
 	for _, s := range d.shares {
-		total += s.count
 		s.target = 0
 		if s.receives() || !d.anyReceives {
 			to = append(to, s)
+		} else if !s.gives() {
+			continue // it keeps what it has
 		}
+		total += s.count
 	}
 	to, total = fixPinned(to, total)
 	if len(to) == 0 {
@@ -89,7 +91,7 @@ func (d *decider) compareHeat(a, b *share) int {
 
 // neediest is who of those below their targets gets the next image: the coolest if the
 // image's load is known, and else who has the fewest. The targets add up to the images
-// that there are, and those of members that may get none are 0: while an image needs
+// that there are, and those of members that may get none are 0, what these keep aside: while an image needs
 // somebody, somebody is below.
 func (d *decider) neediest(heatFirst bool) *share {
 	var best *share

@@ -54,6 +54,10 @@ type Member struct {
 	// Started orders the members of one seat: only the latest counts.
 	Started  time.Time
 	Draining bool
+	// Silent: the primary's cluster does not answer it. It gets no image while others may, but keeps its own.
+	Silent bool
+	// Cut: the primary's cluster does not answer it, and does answer others. It gives its images away, and gets none.
+	Cut bool
 	// DeadSince is when it was found dead; zero while it lives.
 	DeadSince time.Time
 	// Weight is its capacity relative to the others'; 0 means 1.
@@ -135,6 +139,7 @@ const (
 	Failover                    // the owner is dead or gone
 	Pinned                      // a command says so
 	Drained                     // the owner is draining
+	CutOff                      // the owner does not reach the primary's cluster
 	ByPolicy                    // the policy is None
 	Evened                      // the owner had more images than its share
 	Cooled                      // the owner had more load than the others
@@ -152,6 +157,8 @@ func (r Reason) String() string {
 		return "pinned"
 	case Drained:
 		return "drained"
+	case CutOff:
+		return "cut off"
 	case ByPolicy:
 		return "by policy"
 	case Evened:

@@ -102,18 +102,18 @@ func (s *team) withoutLocal(what string, choose func(places) *member) {
 	s.fewMoves(what, p, victim, began)
 }
 
-// withoutRemote: the images of who does not reach the primary's cluster wait, with the reason in their status, and go on
-// when it does.
+// withoutRemote: the images of who does not reach the primary's cluster wait, with the reason in their status, until
+// it is certain that others do reach it; then they go to those. When the cut is mended it gets images again.
 func (s *team) withoutRemote() {
 	s.Helper()
 	const what = "cut off from the remote cluster"
-	const length = 75 * time.Second
+	const length = 4 * time.Minute
 	p := s.settle()
 	victim := s.follower(p)
 	began := time.Now()
 	victim.net.remote.Cut()
 	shown := ""
-	harness.Eventually(s, length, func() string {
+	harness.Eventually(s, 75*time.Second, func() string {
 		for _, i := range s.pool.PoolStatusOn(s, s.pair.Secondary).Images {
 			for _, n := range p.share(victim) {
 				if i.Name == s.load.Guests[n].Name && i.State != "up+replaying" {
@@ -125,26 +125,48 @@ func (s *team) withoutRemote() {
 		return "all its images are up+replaying"
 	})
 	s.Logf("%s: after %.1f s the status shows %s", what, time.Since(began).Seconds(), shown)
-	time.Sleep(time.Until(began.Add(length)))
-	moved, others := 0, time.Duration(0)
+	mine := p.share(victim)
+	harness.Eventually(s, length, func() string {
+		left := 0
+		for n, owners := range s.witness.Owners(s, s.load) {
+			if p.of(n) == victim && harness.Moves(owners, began) == 0 {
+				left++
+			}
+		}
+		if left > 0 {
+			return fmt.Sprintf("%d of its %d images are still its own", left, len(mine))
+		}
+		return ""
+	})
+	given := time.Now()
+	for _, n := range mine {
+		s.commits.WaitResumed(s, n, given, 2*time.Minute)
+	}
+	took, others := time.Since(began), time.Duration(0)
 	now := time.Now()
 	for n, owners := range s.witness.Owners(s, s.load) {
-		if harness.Moves(owners, began) > 0 {
-			moved++
-		}
+		moves := harness.Moves(owners, began)
 		if p.of(n) != victim {
 			others = max(others, s.commits.Pause(n, began, now))
+			if moves > 0 {
+				s.Errorf("%s: %s has moved, though it was another's: %v", what, s.load.Guests[n].Spec(), owners)
+			}
+		} else if moves != 1 {
+			s.Errorf("%s: %s has moved %d times: %v", what, s.load.Guests[n].Spec(), moves, owners)
 		}
 	}
-	s.Logf("%s: %d of its %d images are another's after %v; those of the others stood still for %v at most", what, moved, len(p.share(victim)), length, others)
+	s.Logf("%s: its %d images replay elsewhere after %.1f s; those of the others stood still for %v at most", what, len(mine), took.Seconds(), others)
 	if others > still {
 		s.Errorf("%s: an image of another daemon stood still for %v", what, others)
 	}
 	victim.net.remote.Mend()
 	mended := time.Now()
-	for _, n := range p.share(victim) {
-		s.commits.WaitResumed(s, n, mended, 2*time.Minute)
-	}
-	s.Logf("%s: all its images go on %.1f s after it was mended", what, time.Since(mended).Seconds())
-	s.settle()
+	harness.Eventually(s, 10*time.Minute, func() string {
+		now := s.settle()
+		if got := len(now.share(victim)); got < len(mine)-1 {
+			return fmt.Sprintf("it has %d images, of %d before", got, len(mine))
+		}
+		return ""
+	})
+	s.Logf("%s: it has its part of the images again %.1f s after it was mended", what, time.Since(mended).Seconds())
 }
