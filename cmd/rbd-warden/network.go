@@ -232,6 +232,29 @@ const again = 100 * time.Millisecond
 
 // question asks a worker, until ctx ends. What cannot be delivered is tried again.
 func (n *network) question(ctx context.Context, id string, q *clusterv1.Question) (*clusterv1.Answer, error) {
+	a, err := n.exchange(ctx, id, q)
+	if err == nil && a.GetError() != "" {
+		return nil, errors.New(a.GetError())
+	}
+	return a, err
+}
+
+// hearPatience is how long a worker is given to say that it hears us, which takes it no time.
+const hearPatience = 5 * time.Second
+
+// order is a question that may take its time: only a worker that hears us is waited for.
+// To a question with nothing in it there is an answer, too: that this is no question.
+func (n *network) order(ctx context.Context, id string, q *clusterv1.Question) (*clusterv1.Answer, error) {
+	hears, cancel := context.WithTimeout(ctx, hearPatience)
+	defer cancel()
+	if _, err := n.exchange(hears, id, &clusterv1.Question{}); err != nil {
+		return nil, err
+	}
+	return n.question(ctx, id, q)
+}
+
+// exchange is question, for any answer.
+func (n *network) exchange(ctx context.Context, id string, q *clusterv1.Question) (*clusterv1.Answer, error) {
 	for {
 		left := time.Minute
 		if d, ok := ctx.Deadline(); ok {
@@ -241,9 +264,6 @@ func (n *network) question(ctx context.Context, id string, q *clusterv1.Question
 		future := n.system.Root.RequestFuture(actor.NewPID(id, receptionist), q, max(left, time.Millisecond))
 		r, err := future.Result()
 		if a, ok := r.(*clusterv1.Answer); err == nil && ok {
-			if a.GetError() != "" {
-				return nil, errors.New(a.GetError())
-			}
 			return a, nil
 		}
 		trouble := n.transport.Trouble(id)

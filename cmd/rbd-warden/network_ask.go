@@ -256,7 +256,7 @@ func (n *network) spread(ctx context.Context, r *controlv1.CommandRequest, owner
 			if slices.Contains(d.living, owner) {
 				to = owner
 			}
-			a, err := n.question(ctx, to, &clusterv1.Question{What: &clusterv1.Question_Command{Command: r}})
+			a, err := n.order(ctx, to, &clusterv1.Question{What: &clusterv1.Question_Command{Command: r}})
 			if err == nil {
 				replies[i].Reply, err = marshalReply(a.GetCommand())
 			}

@@ -165,6 +165,13 @@ func TestTheSiteIsAsked(t *testing.T) {
 	if len(got) != 4 || got["south"] != "done by 3" || got["west"] == "" || got["east"] != "no report" || !strings.Contains(got["far"], "cannot reach") {
 		t.Errorf("%v", got)
 	}
+
+	// Who does not hear it is not waited for as long as it may take.
+	began = time.Now()
+	replies, _ = a.spread(t.Context(), &controlv1.CommandRequest{TimeoutNanos: time.Minute.Nanoseconds(), HereOnly: true}, "6", toOwner)
+	if took := time.Since(began); len(replies) != 1 || replies[0].Error == "" || took > time.Minute/2 {
+		t.Errorf("%+v after %v", replies, took)
+	}
 }
 
 // TestManyQuestionsAreBounded: those that hang use up no more than there is.

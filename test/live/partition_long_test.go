@@ -62,6 +62,8 @@ func (s *team) withoutPeers() {
 	out, complaints, code := harness.Warden(s, s.pair.Secondary, "image", "flush", guest.Spec(), "--socket", other.daemon.ControlSocket(s.pair.Secondary))
 	if code == 0 || !strings.Contains(out+complaints, victim.host.Name) {
 		s.Errorf("%s: a command for its image: exit code %d, %q, %q", what, code, out, complaints)
+	} else if took := time.Since(asked); took > 20*time.Second {
+		s.Errorf("%s: a command for its image waits for all of its time, %v, though nobody hears it", what, took)
 	} else {
 		s.Logf("%s: a command for its image is refused after %.1f s: %s", what, time.Since(asked).Seconds(), strings.TrimSpace(out+complaints))
 	}
