@@ -26,7 +26,7 @@ type portion struct {
 
 // gain is when the map gave an image to us.
 type gain struct {
-	epoch imagemap.Epoch
+	epoch imagemap.Epoch // that or an earlier one
 	at    time.Time
 }
 
@@ -44,7 +44,7 @@ func (p *portion) refresh(m imagemap.Map, changed []string, now time.Time) {
 			delete(p.mine, id)
 			delete(p.run, id)
 		} else if _, had := p.mine[id]; !had {
-			p.mine[id] = gain{m.Epoch, now}
+			p.mine[id] = gain{m.Newest, now} // it may be newer than the map is as a whole
 		}
 	}
 }

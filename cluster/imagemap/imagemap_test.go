@@ -140,6 +140,42 @@ func TestViewFollows(t *testing.T) {
 	}
 }
 
+// meanwhile does something before the nth read.
+type meanwhile struct {
+	rados.IOContext
+	left *int
+	do   func()
+}
+
+func (m meanwhile) Read(ctx context.Context, object string, op *rados.ReadOp) error {
+	if *m.left--; *m.left == 0 {
+		m.do()
+	}
+	return m.IOContext.Read(ctx, object, op)
+}
+
+// What the leader writes between two reads of a view may be in the view, which knows that: who was given an image
+// then does not take those for heard who have heard of the map before.
+func TestAViewThatIsReadWhileTheMapChanges(t *testing.T) {
+	for n, want := range map[int]string{1: "3, 4 to 4", 2: "3, 3 to 4", 3: "3, 3 to 4", 4: "2, 3 to 3"} {
+		p := newPool(t)
+		io := p.open()
+		lock(t, io)
+		term := begin(t, io)
+		left := -1
+		v := NewView(meanwhile{p.open(), &left, func() { must(t, term.Write(context.Background(), map[string]Entry{"a": entry("3")}, nil)) }})
+		must(t, term.Write(context.Background(), map[string]Entry{"a": entry("1")}, nil))
+		refresh(t, v)
+		must(t, term.Write(context.Background(), map[string]Entry{"a": entry("2")}, nil))
+		left = n
+		refresh(t, v)
+		m := v.Map()
+		if got := fmt.Sprintf("%s, %d to %d", m.Images["a"].Owner, m.Epoch, m.Newest); got != want {
+			t.Errorf("written before read %d: %s, want %s", n, got, want)
+		}
+	}
+}
+
 // Whatever a view has missed, it ends where the map is.
 func TestViewCatchesUp(t *testing.T) {
 	for _, missed := range []int{1, 5, deltas - 1, deltas, deltas + 1, 3 * deltas} {

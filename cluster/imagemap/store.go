@@ -37,9 +37,11 @@ const (
 // rbd-warden has led here yet.
 type Epoch uint64
 
-// Map is the image map as it was at Epoch; single entries may be newer.
+// Map is the image map as it was at Epoch; single entries may be newer, but not than Newest: it
+// is read in several operations, and the leader may write between them.
 type Map struct {
 	Epoch  Epoch
+	Newest Epoch            // as it was when the last entry was read
 	Images map[string]Entry // by global image id
 	// Damaged has the entries that cannot be decoded. They are left as they are: who
 	// owns those images is not known, so nobody starts them.
@@ -48,7 +50,7 @@ type Map struct {
 
 // Clone copies the map.
 func (m Map) Clone() Map {
-	return Map{Epoch: m.Epoch, Images: maps.Clone(m.Images), Damaged: maps.Clone(m.Damaged)}
+	return Map{Epoch: m.Epoch, Newest: m.Newest, Images: maps.Clone(m.Images), Damaged: maps.Clone(m.Damaged)}
 }
 
 // put enters what an image's key holds now, nil if there is none, and tells whether that
@@ -83,22 +85,18 @@ func Read(ctx context.Context, io rados.IOContext) (Map, error) {
 	m := Map{Images: map[string]Entry{}}
 	for after := ""; ; {
 		var op rados.ReadOp
-		list := op.ListOmap(after, keyPrefix, page)
-		var attrs *rados.ReadStep
-		if after == "" { // what changes behind the first page is newer than the epoch says
-			attrs = op.Xattrs()
-		}
+		list, attrs := op.ListOmap(after, keyPrefix, page), op.Xattrs()
 		if err := io.Read(ctx, Object, &op); err != nil {
 			if errors.Is(err, syscall.ENOENT) {
 				return Map{Images: map[string]Entry{}}, nil
 			}
 			return Map{}, err
 		}
-		if attrs != nil {
-			epoch, err := parseEpoch(io, attrs.Pairs)
-			if err != nil {
-				return Map{}, err
-			}
+		epoch, err := parseEpoch(io, attrs.Pairs)
+		if err != nil {
+			return Map{}, err
+		}
+		if m.Newest = epoch; after == "" { // what changes behind the first page is newer than that
 			m.Epoch = epoch
 		}
 		for key, value := range list.Pairs {

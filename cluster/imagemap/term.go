@@ -153,6 +153,7 @@ func (t *Term) write(ctx context.Context, changes *rados.WriteOp) error {
 	switch {
 	case err == nil:
 		t.m.Epoch++
+		t.m.Newest = t.m.Epoch
 		return nil
 	case errors.Is(err, syscall.EBUSY), errors.Is(err, syscall.ENOENT): // ENOENT: the object is gone, and the lock with it
 		err = fmt.Errorf("%w: %w", ErrNotLeader, err)

@@ -39,15 +39,18 @@ func (v *View) Refresh(ctx context.Context) (changed []string, err error) {
 	case err != nil || now == v.m.Epoch:
 		return nil, err
 	}
-	values := map[string][]byte{}
+	values, newest := map[string][]byte{}, now
 	for some := range slices.Chunk(ids, page) {
 		var op rados.ReadOp
 		keys := make([]string, len(some))
 		for i, id := range some {
 			keys[i] = keyPrefix + id
 		}
-		got := op.GetOmap(keys...)
+		got, attrs := op.GetOmap(keys...), op.Xattrs()
 		if err := v.io.Read(ctx, Object, &op); err != nil {
+			return nil, err
+		}
+		if newest, err = parseEpoch(v.io, attrs.Pairs); err != nil {
 			return nil, err
 		}
 		maps.Copy(values, got.Pairs)
@@ -58,7 +61,7 @@ func (v *View) Refresh(ctx context.Context) (changed []string, err error) {
 			changed = append(changed, id)
 		}
 	}
-	v.m.Epoch = now
+	v.m.Epoch, v.m.Newest = now, newest
 	return changed, nil
 }
 
