@@ -221,8 +221,11 @@ func (o *oracle) refuses(w *worker) bool {
 }
 
 // given is called when a worker is told to run an image: nobody runs it who has not been
-// waited for.
+// waited for. Whom the cluster refuses may not know yet that it was given to others meanwhile.
 func (o *oracle) given(w *worker, k key) {
+	if o.refuses(w) {
+		return
+	}
 	for _, other := range o.site.running(k) {
 		if other.w == w || other.w.isDead() || other.w.isStruck() || o.refuses(other.w) {
 			continue

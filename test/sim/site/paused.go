@@ -109,6 +109,16 @@ func (w *worker) disturbed() {
 	w.troubled = time.Now()
 }
 
+// stalled says that the cluster stood still until now. Who was in trouble when that began, or
+// since, has had no chance to show that it is well again.
+func (w *worker) stalled(since time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.troubled.After(since) {
+		w.troubled = time.Now()
+	}
+}
+
 // wellFor is for how long nothing was wrong with the worker.
 func (w *worker) wellFor() time.Duration {
 	w.mu.Lock()

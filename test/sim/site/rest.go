@@ -16,8 +16,9 @@ import (
 
 const (
 	// patience is how long a site may take to come to rest when the trouble is over: what was
-	// moved lately is not moved again for a minute at most (settings.go).
-	patience = 2 * time.Minute
+	// moved lately is not moved again for a minute at most (settings.go), and who was cut off from
+	// the primary gets nothing for two.
+	patience = 4 * time.Minute
 	// rest is how long it is watched then.
 	rest = 12 * time.Second
 )

@@ -23,6 +23,7 @@ type settings struct {
 	calm       bool          // nothing goes wrong but deaths
 	pidfd      bool          // ends of processes of one's own host are awaited, and not asked about
 	headless   bool          // members lose the images' headers for long, and others come and go
+	deaf       bool          // hosts do not hear the primary's cluster for a while, one or all
 }
 
 // draw gives the settings of a run.
@@ -44,5 +45,6 @@ func draw(rng *rand.Rand) settings {
 	}
 	s.headless = rng.IntN(8) == 0
 	s.pidfd = rng.IntN(3) > 0
+	s.deaf = rng.IntN(6) == 0
 	return s
 }

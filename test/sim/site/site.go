@@ -39,6 +39,7 @@ type site struct {
 	images  []string
 	born    int // images
 	skew    map[int]time.Duration
+	deaf    map[int]bool    // hosts that do not hear the primary's cluster
 	ended   map[string]bool // identities of processes that have ended
 	active  map[key][]*owner
 	armed   []strike // for the next decisions
@@ -49,7 +50,7 @@ func newSite(t *testing.T, seed uint64, set settings, verbose io.Writer) *site {
 	s := &site{
 		t: t, ctx: context.Background(), seed: seed, set: set, rng: rand.New(rand.NewPCG(seed, 2)), verbose: verbose,
 		trace: &trace{start: time.Now(), to: verbose}, faults: newFaults(seed + 1), admin: map[string]rados.IOContext{},
-		skew: map[int]time.Duration{}, ended: map[string]bool{}, active: map[key][]*owner{},
+		skew: map[int]time.Duration{}, deaf: map[int]bool{}, ended: map[string]bool{}, active: map[key][]*owner{},
 	}
 	s.oracle = newOracle(s)
 	s.store = mem.New(mem.Options{
@@ -117,6 +118,12 @@ func (s *site) mirrored() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.images)
+}
+
+func (s *site) hears(host int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.deaf[host]
 }
 
 func (s *site) skewOf(host int) time.Duration {

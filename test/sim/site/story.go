@@ -75,6 +75,8 @@ func (s *site) trouble() {
 			s.death()
 		case s.set.headless && s.rng.IntN(2) == 0:
 			s.beheads()
+		case s.set.deaf && s.rng.IntN(4) == 0:
+			s.deafens()
 		default:
 			s.act()
 		}
@@ -204,8 +206,12 @@ func (s *site) stalls() {
 	s.trace.add("the cluster stands still for %v", long)
 	stall := make(chan struct{})
 	s.faults.with(func() { s.faults.stall = stall })
+	began := time.Now()
 	s.sleep(long)
 	s.faults.with(func() { s.faults.stall = nil })
+	for _, w := range s.alive() {
+		w.stalled(began)
+	}
 	close(stall)
 }
 
@@ -285,6 +291,33 @@ func (s *site) jumps() {
 	s.skew[host] = to
 }
 
+// deafens has one host, or all, not hear the primary's cluster for a while. Of an outage all
+// hear within half a minute, and of its end.
+func (s *site) deafens() {
+	long, one := 20*time.Second+s.some(3*time.Minute), s.rng.IntN(s.set.hosts)
+	outage := s.rng.IntN(3) == 0
+	s.trace.add("host %d does not hear the primary's cluster for %v; nor do the others: %t", one, long, outage)
+	for host := range s.set.hosts {
+		if host != one && !outage {
+			continue
+		}
+		begins := time.Duration(0)
+		if outage {
+			begins = s.some(30 * time.Second)
+		}
+		set := func(deaf bool) func() {
+			return func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.deaf[host] = deaf && !s.over
+			}
+		}
+		s.later(begins, set(true))
+		s.later(begins+long, set(false))
+	}
+	s.sleep(s.some(2 * long))
+}
+
 // comesAndGoes has images mirrored, and others not.
 func (s *site) comesAndGoes() {
 	for range 1 + s.rng.IntN(3) {
@@ -351,7 +384,7 @@ func (s *site) strikes(w *worker, _ mem.Op) {
 func (s *site) calms() {
 	s.trace.add("the trouble is over")
 	s.mu.Lock()
-	s.over = true
+	s.over, s.deaf = true, map[int]bool{}
 	s.mu.Unlock()
 	s.faults.with(func() { s.faults.now = weather{} })
 	for _, w := range s.alive() {

@@ -231,6 +231,7 @@ func (w *worker) list() {
 		complete := rng.IntN(4) > 0 // or the other site does not answer
 		for _, ns := range w.site.set.namespaces {
 			w.Listed(ns, ids, complete)
+			w.Reaches(ns, w.site.hears(w.seat.host))
 		}
 		w.post(func() {
 			w.ids = ids
