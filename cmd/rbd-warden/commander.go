@@ -43,10 +43,32 @@ const (
 	commandSlack = 300 * time.Millisecond // for the way back of a worker's answer
 	notedWithin  = time.Minute            // for workers that nobody waits for
 	retryCommand = 100 * time.Millisecond
+	handoverTime = 10 * time.Second // in which an image on its way from one worker to another has arrived
 )
 
-// Do does a command.
+// Do does a command. An image that nobody runs at the moment may be on its way to whoever will:
+// that is waited for, within the time that the command has.
 func (c *commander) Do(ctx context.Context, r *controlv1.CommandRequest) *controlv1.CommandReply {
+	deadline := time.Now().Add(min(handoverTime, time.Duration(r.GetTimeoutNanos())))
+	for {
+		reply := c.do(ctx, r)
+		if r.GetHereOnly() || !onItsWay(reply) || time.Now().Add(retryCommand).After(deadline) {
+			return reply
+		}
+		select {
+		case <-ctx.Done():
+			return reply
+		case <-time.After(retryCommand):
+		}
+	}
+}
+
+// onItsWay tells whether nobody has done a command who could have.
+func onItsWay(r *controlv1.CommandReply) bool {
+	return len(r.GetOutcomes()) > 0 && !slices.ContainsFunc(r.GetOutcomes(), func(o *controlv1.Outcome) bool { return syscall.Errno(o.GetCode()) != syscall.EAGAIN })
+}
+
+func (c *commander) do(ctx context.Context, r *controlv1.CommandRequest) *controlv1.CommandReply {
 	message := commandMessage(r)
 	if message == nil {
 		return refused(syscall.EINVAL, "there is no such command: %v", r.GetVerb())

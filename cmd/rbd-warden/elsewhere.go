@@ -33,8 +33,15 @@ func (c *commander) elsewhere(ctx context.Context, d report.Daemon, r *controlv1
 	if at.Owner != "" && at.Host == d.Host && at.PID == d.PID { // one that moved here while it was stopped has no name yet
 		r = proto.CloneOf(r)
 		r.Target.Image = at.GlobalID
+		d = c.report(ctx) // or that came only now
 		found, _ := resolve(d, r.GetTarget())
-		return named(c.here(ctx, d, r, found), at, spec)
+		reply := c.here(ctx, d, r, found)
+		if reply.GetCode() == 0 && len(reply.GetOutcomes()) == 0 {
+			reply = &controlv1.CommandReply{Outcomes: []*controlv1.Outcome{{
+				Image: spec, GlobalId: at.GlobalID, Code: nobodyCode(r.GetVerb()), Text: "this daemon is to run it, and does not yet; " + noted(r.GetVerb()),
+			}}}
+		}
+		return named(reply, at, spec)
 	}
 	told := &controlv1.CommandRequest{
 		Verb: r.GetVerb(), Words: wordsOf(r), TimeoutNanos: r.GetTimeoutNanos(), HereOnly: true,

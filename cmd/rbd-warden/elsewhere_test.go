@@ -121,6 +121,34 @@ func TestCommandsReachOtherDaemons(t *testing.T) {
 	}
 }
 
+// A command that meets an image between two workers waits for it: also when it comes to this daemon, whose report does
+// not have it yet. If it does not come in the time that there is, that is said.
+func TestAnImageThatIsOnItsWay(t *testing.T) {
+	fleets, _ := newSites("a", "b")
+	f := fleets[0]
+	worker, asked, comes := f.workers[0], 0, 6
+	worker.images = newPretenders(nil)
+	told := f.report
+	f.report = func(ctx context.Context) report.Daemon {
+		if asked++; asked == comes {
+			worker.images = newPretenders(nil, report.Image{GlobalID: "ga", Name: "a"})
+		}
+		d := told(ctx)
+		d.Host, d.PID = "north", 0
+		return d
+	}
+	if got := texts(f.do(controlv1.Verb_VERB_START, "a", 30*time.Second)); got != "rbd/a@0 0 is replaying already" {
+		t.Error(got)
+	}
+	worker.images, asked, comes = newPretenders(nil), 0, -1
+	if got := texts(f.do(controlv1.Verb_VERB_START, "a", 300*time.Millisecond)); !strings.HasPrefix(got, "rbd/a@0 11 this daemon is to run it, and does not yet; ") {
+		t.Error(got)
+	}
+	if asked < 4 {
+		t.Errorf("it was looked for %d times", asked)
+	}
+}
+
 // An image that moved here while it was stopped has no name yet, and is known by it all the
 // same; its command has the time that it takes.
 func TestAnImageWithoutItsName(t *testing.T) {
