@@ -70,8 +70,23 @@ func (w *wiring) calloutDrain(pools map[int64]mirrorpool.ServicePool) {
 	}
 }
 
-// seatOf is the seat of a daemon's worker.
-func seatOf(d report.Daemon, index int) string { return coordinator.Seat(d.Host, d.PID, index) }
+// seatOf is the seat of a worker of this daemon.
+func seatOf(d report.Daemon, index int) string {
+	return coordinator.Seat(seatHost(d.Host), d.PID, index)
+}
+
+// initialPIDNS is the pid namespace of who is in no container (PROC_PID_INIT_INO in Linux'
+// include/linux/proc_ns.h).
+const initialPIDNS = "pid:[4026531836]"
+
+// seatHost is the host of a seat. Daemons in containers of one host may have its name, and the same
+// small pids: of those the pid namespace is part of it.
+func seatHost(name string) string {
+	if ns, err := os.Readlink("/proc/self/ns/pid"); err == nil && ns != initialPIDNS {
+		return name + "@" + strings.Trim(ns, "pid:[]")
+	}
+	return name
+}
 
 // nodeOf does what is asked of workers of this daemon, or has that of another name do it.
 func (d *warden) nodeOf(ctx context.Context, r *controlv1.NodeRequest) *controlv1.NodeReply {

@@ -61,7 +61,7 @@ func mirror(ctx context.Context, cfg config.Config, log zerolog.Logger, s seams)
 	w := &wiring{
 		placement: shares,
 		cfg:       cfg, options: options, local: c, socket: socketOf(c), self: self, log: log, host: host, index: s.Index,
-		seat:      coordinator.Seat(host, os.Getppid(), s.Index),
+		seat:      coordinator.Seat(seatHost(host), os.Getppid(), s.Index),
 		parties:   map[int64]*party{},
 		drained:   cfg.Drains[s.Index],
 		syncs:     newSyncSlots(int(options.ConcurrentImageSyncs), options.Warden.WorkerCount(), s.Index),

@@ -28,6 +28,11 @@ func (p *party) Run(ctx context.Context, told coordinator.Told) {
 	told.Leads = func() { leads(); p.w.slotsOf(p.pool).Hello() }
 	told.Follows = func(leader string) { follows(leader); p.w.slotsOf(p.pool).Hello() }
 	p.Coordinator.Run(ctx, told)
+	p.w.mu.Lock()
+	if p.w.parties[p.pool] == p { // and not a later one
+		delete(p.w.parties, p.pool)
+	}
+	p.w.mu.Unlock()
 	if p.w.network != nil {
 		p.w.network.left(p.pool)
 	}
