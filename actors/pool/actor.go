@@ -421,7 +421,10 @@ func (p *Pool) listed(c actor.Context, m listed) {
 		p.list(c)
 	}
 	if m.err != nil {
-		// The images that run go on: an unreadable list says nothing about them.
+		// The images that run go on: an unreadable list says nothing about them, nor about those that it may lack.
+		if p.ids != nil {
+			p.tellListed(p.ids, false)
+		}
 		p.trouble = fmt.Sprintf("cannot list mirrored images: %v", m.err)
 		p.callouts = callouts(m.err, noImageList, report.LevelError)
 		p.opt.Log.Error().Err(m.err).Msg("cannot list mirrored images")

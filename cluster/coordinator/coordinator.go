@@ -115,7 +115,7 @@ type Coordinator struct {
 	asked      time.Time    // when the members were last asked for their loads
 	askedFor   *leader.Term // in which term
 	asking     sync.WaitGroup
-	reach      reach           // while we lead
+	reach      *reach          // while we lead
 	cut        map[string]bool // who is cut off from the primary, while we lead
 }
 
@@ -141,7 +141,7 @@ func New(opt Options) *Coordinator {
 	}
 	return &Coordinator{
 		opt: opt, wake: make(chan struct{}, 1), leaving: make(chan struct{}), release: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
-		lists: map[string]list{}, applied: map[string]uint64{}, namespaces: map[string]*namespace{}, holds: map[string]int{}, reach: reach{},
+		lists: map[string]list{}, applied: map[string]uint64{}, namespaces: map[string]*namespace{}, holds: map[string]int{},
 		drains: opt.Self.Draining,
 		view:   membership.View{Frozen: true}, // until somebody was seen, nobody is known to have let go of anything
 	}

@@ -26,8 +26,9 @@ import (
 
 // site is a pool in memory whose images are shared by workers, in fake time.
 type site struct {
-	t     *testing.T
-	store *mem.Store
+	placement placement.Options
+	t         *testing.T
+	store     *mem.Store
 
 	mu      sync.Mutex
 	images  []string
@@ -64,8 +65,7 @@ type worker struct {
 }
 
 func newSite(t *testing.T, images int) *site {
-	s := &site{
-		t: t, cut: map[*mem.Client]bool{}, gone: map[string]bool{}, runs: map[string]*worker{}, lastRun: map[string]*worker{},
+	s := &site{placement: placement.Defaults(), t: t, cut: map[*mem.Client]bool{}, gone: map[string]bool{}, runs: map[string]*worker{}, lastRun: map[string]*worker{},
 		moved: map[string]int{}, slow: 50 * time.Millisecond,
 	}
 	s.store = mem.New(mem.Options{Faults: mem.FaultFunc(s.judge)})
@@ -111,7 +111,7 @@ func (s *site) start(daemon, index, of int) *worker {
 			Host: fmt.Sprint("host", daemon), Identity: id, Seat: Seat(fmt.Sprint("host", daemon), daemon, index), Index: index, Started: time.Now(),
 		},
 		Loads:    func(_ context.Context, members []string) map[string]Loads { return s.loadsOf(members) },
-		Siblings: of, Heartbeat: 5 * time.Second, Placement: placement.Defaults(), Log: zerolog.Nop(),
+		Siblings: of, Heartbeat: 5 * time.Second, Placement: s.placement, Log: zerolog.Nop(),
 		KnownDead: func(description string) bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/rbdwarden/rbdwarden/cluster/membership"
+	"github.com/rbdwarden/rbdwarden/cluster/placement"
 )
 
 // Drain says whether this member is to give its images away, and the leadership if another
@@ -28,15 +29,20 @@ func (c *Coordinator) drain(change func()) {
 
 // abstains tells whether the leadership is to be another's: a member that drains is about to
 // end, and each change of leader is work for all; one that is cut off from the primary does not see
-// what is new there, but gives its images away first: its successor has to make sure once more.
+// what is new there, but gives its images away first: its successor has to make sure once
+// more. Who does not hear the primary does not take a lead that is free, either, while others hear it.
 func (c *Coordinator) abstains() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	takers := c.takers()
-	if c.cutOff {
+	if !c.drains {
+		gone := len(c.holds) == 0 || c.opt.Placement.Policy == placement.None // with which the lead takes all with it
+		if c.term == nil && c.remote() != remoteSilent || c.term != nil && (!c.cutOff || !gone) {
+			return false
+		}
 		takers = slices.DeleteFunc(takers, func(m membership.Member) bool { return m.Extra[extraRemote] != remoteAnswers })
 	}
-	return (c.drains || c.cutOff && len(c.holds) == 0) && !c.view.Frozen && len(takers) > 0
+	return !c.view.Frozen && len(takers) > 0
 }
 
 // takers are the other members that take images; mu is held.

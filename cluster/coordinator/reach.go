@@ -3,6 +3,7 @@ package coordinator
 import (
 	"time"
 
+	"github.com/rbdwarden/rbdwarden/cluster/leader"
 	"github.com/rbdwarden/rbdwarden/cluster/membership"
 )
 
@@ -13,13 +14,15 @@ const (
 )
 
 const (
-	// cutAfter is how long a member must have said that the primary's cluster is silent, and
-	// another one that it answers, until the one's images are given to the others. Members ask
-	// twice a minute: an outage of the primary's cluster is seen by all of them within this time,
-	// and moves nothing.
-	cutAfter = 45 * time.Second
-	// backAfter is how long it must have answered until the member gets images again.
-	backAfter = 2 * time.Minute
+	// cutAfter is how long a member must have said that the primary's cluster is silent until its
+	// images are given to others. They ask every 30 s, and wait for 30 s: an outage of that
+	// cluster is seen by all of them within this time, and moves nothing.
+	cutAfter = time.Minute
+	// trusted is how long it must have answered a member until others are judged by it, and until
+	// it gets images again after it was cut off: all have seen the end of an outage by then.
+	trusted = 2 * time.Minute
+	// unseen is how long the leader may not have looked, until it takes that time for none.
+	unseen = 10 * time.Second
 )
 
 // Reaches says whether the primary's cluster answers, as far as a namespace's images are concerned.
@@ -57,43 +60,59 @@ func (c *Coordinator) remote() (says string) {
 }
 
 // reach is what the leader knows of who reaches the primary's cluster.
-type reach map[string]sighting
+type reach struct {
+	of     *leader.Term
+	seen   map[string]sighting // by member
+	hosts  map[string]bool     // where a member was cut off that has ended: another one there is no better
+	looked time.Time
+}
 
 // sighting is what a member says, and since when the leader has heard it say so.
 type sighting struct {
+	host  string
 	says  string
 	since time.Time
 	cut   bool
 }
 
+func newReach(of *leader.Term) *reach {
+	return &reach{of: of, seen: map[string]sighting{}, hosts: map[string]bool{}}
+}
+
 // judge tells which members are cut off: those that are so for a while, when another member has reached
-// the primary's cluster for as long and would take their images.
-func (r reach) judge(v membership.View, now time.Time) (cut map[string]bool) {
+// the primary's cluster for longer and would take their images.
+func (r *reach) judge(v membership.View, now time.Time) (cut map[string]bool) {
+	missed := time.Duration(0)
+	if d := now.Sub(r.looked); !r.looked.IsZero() && d > unseen {
+		missed = d
+	}
+	r.looked = now
+	r.forget(v)
 	able := false
 	for _, m := range v.Members {
-		s := r[m.ID]
-		if says := m.Extra[extraRemote]; s.since.IsZero() || s.says != says {
+		s, known := r.seen[m.ID]
+		if says := m.Extra[extraRemote]; !known || s.says != says {
 			s.says, s.since = says, now
+		} else {
+			s.since = s.since.Add(missed)
 		}
-		if s.says == remoteAnswers && now.Sub(s.since) >= backAfter {
+		s.host = m.Host
+		s.cut = s.cut || !known && s.says == "" && r.hosts[m.Host]
+		if s.says == remoteAnswers && now.Sub(s.since) >= trusted {
 			s.cut = false
+			delete(r.hosts, m.Host)
 		}
-		r[m.ID] = s
-		able = able || !s.cut && !m.Draining && s.says == remoteAnswers && now.Sub(s.since) >= cutAfter
-	}
-	for id := range r {
-		if _, lives := v.Find(id); !lives {
-			delete(r, id)
-		}
+		r.seen[m.ID] = s
+		able = able || !s.cut && !m.Draining && s.says == remoteAnswers && now.Sub(s.since) >= trusted
 	}
 	if !able {
 		return nil
 	}
 	cut = map[string]bool{}
-	for id, s := range r {
+	for id, s := range r.seen {
 		if s.says == remoteSilent && now.Sub(s.since) >= cutAfter {
 			s.cut = true
-			r[id] = s
+			r.seen[id] = s
 		}
 		if s.cut {
 			cut[id] = true
@@ -102,12 +121,29 @@ func (r reach) judge(v membership.View, now time.Time) (cut map[string]bool) {
 	return cut
 }
 
+// forget drops those who are no members any more, but not that their hosts were cut off.
+func (r *reach) forget(v membership.View) {
+	for id, s := range r.seen {
+		if _, lives := v.Find(id); !lives {
+			if s.cut {
+				r.hosts[s.host] = true
+			}
+			delete(r.seen, id)
+		}
+	}
+}
+
 // judgeReach looks who is cut off, while we lead. A leader that is so leaves the lead to others:
 // it does not see which images are new on the primary.
 func (c *Coordinator) judgeReach(in inputs) {
-	if in.term == nil || in.view.Frozen {
-		c.reach, c.cut = reach{}, nil
+	switch {
+	case in.term == nil:
+		c.reach, c.cut = nil, nil
 		return
+	case in.view.Frozen:
+		return // nothing is decided, either
+	case c.reach == nil || c.reach.of != in.term:
+		c.reach = newReach(in.term)
 	}
 	c.cut = c.reach.judge(in.view, time.Now())
 	if !c.cut[c.group.ID()] {

@@ -87,9 +87,13 @@ func newDecider(in Input) *decider {
 		}
 	}
 	d.shares = slices.SortedFunc(maps.Values(d.byID), func(a, b *share) int { return strings.Compare(a.ID, b.ID) })
-	for _, s := range d.shares {
-		d.anyReceives = d.anyReceives || s.receives()
+	receives := func(s *share) bool { return s.receives() }
+	if !slices.ContainsFunc(d.shares, receives) {
+		for _, s := range d.shares { // nobody hears the primary's cluster: then it says nothing about any of them
+			s.Silent = false
+		}
 	}
+	d.anyReceives = slices.ContainsFunc(d.shares, receives)
 	for i := range d.images {
 		// A time yet to come is that of a leader whose clock was ahead.
 		if t := d.images[i].Moved; t.After(d.last) && !t.After(d.Now) {
@@ -198,7 +202,7 @@ func (d *decider) settle() (orphans []*Image) {
 			seat = owner.Seat
 		}
 		heir := d.bySeat[seat]
-		if image.Owner == "" || heir != nil && !heir.receives() && d.anyReceives {
+		if image.Owner == "" || heir != nil && heir.gives() && d.anyReceives {
 			heir = nil
 		}
 		switch to := d.pinnedTo(image); {

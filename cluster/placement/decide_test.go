@@ -214,10 +214,20 @@ func TestDecide(t *testing.T) {
 			images:  [][]Image{images("a", 1), images("b", 5), images("c", 3), images("", 2)},
 			want:    counts{"a": 1, "b": 5, "c": 5}, reasons: map[Reason]int{Placed: 2},
 		},
-		"while nobody hears it, all stays": {
+		"while nobody hears it, that says nothing": {
 			members: []Member{member("a", silent), member("b", silent)},
 			images:  [][]Image{images("a", 1), images("b", 5), images("", 2)},
-			want:    counts{"a": 3, "b": 5}, reasons: map[Reason]int{Placed: 2},
+			want:    counts{"a": 4, "b": 4}, reasons: map[Reason]int{Placed: 2, Evened: 1},
+		},
+		"nor does that keep a member from draining": {
+			members: []Member{member("a", silent, draining), member("b", silent)},
+			images:  [][]Image{images("a", 3), images("b", 2), images("x", 1)},
+			want:    counts{"b": 6}, reasons: map[Reason]int{Drained: 3, Failover: 1},
+		},
+		"a successor that has not heard it yet inherits, one on a host that is cut off does not": {
+			members: []Member{member("a", dead(time.Second)), member("A", heirOf("a"), silent), member("b", dead(time.Second)), member("B", heirOf("b"), cut), member("c")},
+			images:  [][]Image{images("a", 2), images("b", 2), images("c", 2)},
+			want:    counts{"A": 2, "c": 4}, reasons: map[Reason]int{Inherited: 2, Failover: 2},
 		},
 		"where all are cut off or drain, all stays": {
 			members: []Member{member("a", cut), member("b", draining), member("c", cut, draining)},
