@@ -3,6 +3,7 @@
 package live
 
 import (
+	"flag"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -61,9 +62,15 @@ type teamOptions struct {
 	copied bool     // the load starts when all images are copied
 }
 
+var teamImages = flag.Int("team-images", 0, "images that several daemons share in each test, written to as much together (0: as many as the test takes)")
+
 // newTeam starts the daemons, then the load, and waits until each image is replayed by one of them.
 func newTeam(t *testing.T, pair *lab.Pair, o teamOptions) *team {
 	t.Helper()
+	if *teamImages > 0 {
+		o.pause = o.pause * time.Duration(*teamImages) / time.Duration(o.images)
+		o.images = *teamImages
+	}
 	s := &team{T: t, pair: pair, began: time.Now(), pause: o.pause, pool: harness.NewPool(t, pair, lab.PoolMode)}
 	s.witness = harness.NewWitness(t, pair.Secondary)
 	s.load = harness.NewLoad(t, s.pool, harness.LoadOptions{Images: o.images, Size: o.size, Plain: o.plain})

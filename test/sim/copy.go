@@ -57,7 +57,7 @@ func (o *oracle) reshaped(v mem.View, op mem.Op, m *model) {
 	if m.promoted || m.header == before {
 		return
 	}
-	o.trace.add("%s: the copy is %+v", m.globalID, m.header)
+	o.trace.Add("%s: the copy is %+v", m.globalID, m.header)
 	for s := range m.sectors {
 		inParent := func(h shape) bool { return h.attached && s < h.overlap }
 		if s < m.header.size != (s < before.size) || inParent(before) != inParent(m.header) {

@@ -129,7 +129,7 @@ func (p *primary) session(ctx context.Context) error {
 	if p.tid == 0 {
 		return nil
 	}
-	p.trace.add("%s: another client, %d operations are to be completed", p.globalID, len(p.open))
+	p.trace.Add("%s: another client, %d operations are to be completed", p.globalID, len(p.open))
 	for _, o := range p.open {
 		if err := p.perform(ctx, o); err != nil {
 			return err

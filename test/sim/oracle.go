@@ -11,6 +11,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/rados/mem"
+	"github.com/rbdwarden/rbdwarden/test/sim/seed"
 )
 
 // oracle says whether what lands on the clusters keeps the invariants. It looks at the
@@ -23,7 +24,7 @@ type oracle struct {
 	mu     sync.Mutex
 	models []*model
 	first  string // the first violation
-	trace  *trace
+	trace  *seed.Trace
 }
 
 // era is one worker's replay of an image, from the position it began at.
@@ -39,7 +40,7 @@ type era struct {
 func (o *oracle) violated(format string, args ...any) {
 	if o.first == "" {
 		o.first = fmt.Sprintf(format, args...)
-		o.trace.add("VIOLATION: %s", o.first)
+		o.trace.Add("VIOLATION: %s", o.first)
 	}
 }
 

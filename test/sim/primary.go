@@ -14,6 +14,7 @@ import (
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/journal"
 	"github.com/rbdwarden/rbdwarden/rados"
+	"github.com/rbdwarden/rbdwarden/test/sim/seed"
 )
 
 // primary writes the journal of an image as librbd would, over a connection on which
@@ -22,7 +23,7 @@ type primary struct {
 	*model
 	io     rados.IOContext
 	set    settings
-	trace  *trace
+	trace  *seed.Trace
 	rng    *rand.Rand
 	tag    wire.TagTID
 	tid    wire.EntryTID
@@ -38,7 +39,7 @@ type primary struct {
 
 // makePrimary makes the remote image: as a copy of somebody's with something in it, which
 // only a sync can bring over, or as a clone of what has that; then promoted.
-func makePrimary(ctx context.Context, io rados.IOContext, set settings, m *model, rng *rand.Rand, t *trace, mu *sync.Mutex) (*primary, error) {
+func makePrimary(ctx context.Context, io rados.IOContext, set settings, m *model, rng *rand.Rand, t *seed.Trace, mu *sync.Mutex) (*primary, error) {
 	p := &primary{model: m, io: io, set: set, rng: rng, trace: t, mu: mu, filled: make([]int, set.splay), turn: make(chan struct{}, 1)}
 	spec := image.CreateSpec{
 		ID: m.id, Name: fmt.Sprintf("vm-%d", m.number), GlobalID: m.globalID, RemoteMirrorUUID: "somebody",
@@ -114,7 +115,7 @@ func (p *primary) append(ctx context.Context, ev wire.Event, e event, note ...fu
 	e.position = wire.ObjectPosition{Object: p.active.Object(p.set.splay, uint8(offset)), Tag: p.tag, Entry: p.tid}
 	payload := wire.Marshal(wire.EventEntry{Event: ev, Timestamp: time.Now()})
 	data := wire.Marshal(wire.Entry{Tag: p.tag, TID: p.tid, Payload: payload})
-	p.trace.add("%s: event %d is %T of sectors [%d,%d), entry %d", p.globalID, p.next(), ev, e.from, e.to, p.tid)
+	p.trace.Add("%s: event %d is %T of sectors [%d,%d), entry %d", p.globalID, p.next(), ev, e.from, e.to, p.tid)
 	p.mu.Lock()
 	for _, do := range note {
 		do()

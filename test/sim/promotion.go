@@ -30,7 +30,7 @@ func (w *world) promote(m *model) {
 	if !ready {
 		return
 	}
-	w.trace.add("%s is promoted", m.globalID)
+	w.trace.Add("%s is promoted", m.globalID)
 	w.goes.Go(func() {
 		if err := w.promoted(w.ctx, m, id); err != nil {
 			w.oracle.mu.Lock()
@@ -62,7 +62,7 @@ func (w *world) promoted(ctx context.Context, m *model, id string) error {
 			return err
 		}
 		time.Sleep(thinking)
-		w.trace.add("%s: %d have heard of the promotion, %d not", m.globalID, len(reply.Acks), len(reply.Missed))
+		w.trace.Add("%s: %d have heard of the promotion, %d not", m.globalID, len(reply.Acks), len(reply.Missed))
 		im, err = image.Open(ctx, io, id, image.Options{AllowPrimary: true})
 		var refused *lock.RefusedError
 		if errors.As(err, &refused) && time.Since(begin) < closeTimeout+notifyTimeout {
@@ -80,6 +80,6 @@ func (w *world) promoted(ctx context.Context, m *model, id string) error {
 	b := make([]byte, sector)
 	copy(b, "the user's")
 	_, err = im.Apply(ctx, []image.IO{{Kind: image.Write, Length: sector, Data: b}})
-	w.trace.add("%s is primary", m.globalID)
+	w.trace.Add("%s is primary", m.globalID)
 	return errors.Join(err, im.Close(ctx))
 }

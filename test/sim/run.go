@@ -16,12 +16,12 @@ import (
 	"github.com/rbdwarden/rbdwarden/ceph/rbd"
 	"github.com/rbdwarden/rbdwarden/image"
 	"github.com/rbdwarden/rbdwarden/rados/mem"
+	"github.com/rbdwarden/rbdwarden/test/sim/seed"
 )
 
 // outcome is how a run ended.
 type outcome struct {
-	hash    uint64 // of the trace
-	lines   int    // of it
+	print   seed.Print
 	took    time.Duration
 	trouble time.Duration // how long the effects of the trouble lasted when it was over, in the run's own time
 	err     error         // nil: all invariants held
@@ -41,14 +41,14 @@ func simulate(t *testing.T, seed uint64, verbose io.Writer) (out outcome) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, set, verbose)
 		begin := time.Now()
-		w.trace.add("%+v", set)
+		w.trace.Add("%+v", set)
 		out.trouble, out.err = w.story()
 		w.end()
 		if err := w.oracle.violation(); err != "" {
 			out.err = errors.New(err)
 		}
-		w.trace.add("the end after %v: %v", time.Since(begin), out.err)
-		out.hash, out.lines = w.trace.hash(), w.trace.lines
+		w.trace.Add("the end after %v: %v", time.Since(begin), out.err)
+		out.print = w.trace.Print()
 	})
 	out.took = time.Since(start)
 	return out

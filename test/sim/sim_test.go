@@ -1,73 +1,34 @@
 package sim
 
 import (
-	"flag"
-	"math"
-	"os"
-	"runtime"
-	"runtime/debug"
+	"io"
 	"testing"
 	"time"
+
+	"github.com/rbdwarden/rbdwarden/test/sim/seed"
 )
 
-var (
-	seed  = flag.Uint64("seed", 0, "print the trace of one run")
-	seeds = flag.Uint64("seeds", 1500, "how many runs")
-	first = flag.Uint64("first", 1, "the first seed of the runs")
-	long  = flag.Duration("duration", 0, "runs of random seeds for so long, until one fails")
-)
+var flags = seed.NewFlags(1500)
 
-// TestMain lets one goroutine run at a time: those that wake at the same moment of virtual
-// time then do so in the same order in each run of a seed.
-func TestMain(m *testing.M) {
-	runtime.GOMAXPROCS(1)
-	debug.SetGCPercent(400) // what a run leaves behind is small
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { seed.Main(m) }
 
 // TestSimulation does many short runs.
 func TestSimulation(t *testing.T) {
-	if *seed != 0 {
-		out := simulate(t, *seed, os.Stdout)
-		if out.err != nil {
-			t.Errorf("seed %d: %v", *seed, out.err)
-		}
-		return
-	}
-	start, lines, runs := time.Now(), 0, uint64(0)
-	longest, slowest := time.Duration(0), uint64(0)
-	if *long > 0 {
-		*first, *seeds = uint64(start.UnixNano())%1e12, math.MaxUint64>>1
-	}
-	for s := *first; s < *first+*seeds && (*long == 0 || time.Since(start) < *long); s++ {
-		runs++
-		out := simulate(t, s, nil)
-		lines += out.lines
+	lines, longest, slowest := 0, time.Duration(0), uint64(0)
+	runs, took := flags.Each(t, "sim", func(s uint64, verbose io.Writer) error {
+		out := simulate(t, s, verbose)
+		lines += out.print.Lines
 		if out.trouble > longest {
 			longest, slowest = out.trouble, s
 		}
-		if out.err != nil {
-			t.Fatalf("seed %d: %v\nmake sim SEED=%d repeats it and prints its trace", s, out.err, s)
-		}
+		return out.err
+	})
+	if runs > 0 {
+		t.Logf("%d runs, %d lines of trace, %v a run; in order again after %v at most (seed %d)", runs, lines, took/time.Duration(runs), longest, slowest)
 	}
-	t.Logf("%d runs, %d lines of trace, %v a run; in order again after %v at most (seed %d)",
-		runs, lines, time.Since(start)/time.Duration(runs), longest, slowest)
 }
 
-// TestSeedRepeats: the same seed is the same run, to the last operation. What begins at one moment
-// Go runs in an order that is the same nearly always, for which see TestMain: not when it takes the
-// processor from a goroutine meanwhile, which it did in two runs of three thousand.
+// TestSeedRepeats: the same seed is the same run; of three thousand runs two were not.
 func TestSeedRepeats(t *testing.T) {
-	const runs, others = 20, 2
-	differ := 0
-	for s := *first; s < *first+runs; s++ {
-		a, b := simulate(t, s, nil), simulate(t, s, nil)
-		if a.hash != b.hash || a.lines != b.lines {
-			differ++
-			t.Logf("seed %d: %d lines with the sum %x, then %d with %x", s, a.lines, a.hash, b.lines, b.hash)
-		}
-	}
-	if differ > others {
-		t.Errorf("%d of %d seeds did not repeat", differ, runs)
-	}
+	flags.Repeat(t, 20, 2, func(s uint64) seed.Print { return simulate(t, s, nil).print })
 }

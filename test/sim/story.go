@@ -64,12 +64,12 @@ func (w *world) writes() {
 // passing is trouble that passes by itself.
 func (w *world) passing(name string, f *faults, now weather) {
 	d := time.Duration(w.rng.ExpFloat64() * float64(8*time.Second))
-	w.trace.add("%s, for %v", name, d)
+	w.trace.Add("%s, for %v", name, d)
 	f.set(now)
 	w.goes.Go(func() {
 		time.Sleep(d)
 		f.set(weather{})
-		w.trace.add("%s is over", name)
+		w.trace.Add("%s is over", name)
 	})
 }
 
@@ -95,19 +95,19 @@ func (w *world) misfortune() {
 	case 7, 8:
 		w.stopped(k)
 	case 9:
-		w.trace.add("worker %d loses its watches", k.seat)
+		w.trace.Add("worker %d loses its watches", k.seat)
 		k.local.LoseWatches()
 	case 10:
-		w.trace.add("worker %d is blocklisted", k.seat)
+		w.trace.Add("worker %d is blocklisted", k.seat)
 		w.check(w.hereIO.Cluster().Blocklist(w.ctx, k.local.Addresses(), time.Hour))
 	case 11, 12, 13:
 		if !w.set.twoMakers && w.oracle.copyOf(m) == "" {
 			return
 		}
 		w.owner[n] = w.rng.IntN(len(w.workers))
-		w.trace.add("%s is to run in worker %d", m.globalID, w.owner[n])
+		w.trace.Add("%s is to run in worker %d", m.globalID, w.owner[n])
 	case 14:
-		w.trace.add("%s is restarted", m.globalID)
+		w.trace.Add("%s is restarted", m.globalID)
 		k.tell(m, messages.RestartImage{})
 	case 15:
 		k.tell(m, messages.NudgeImage{})
@@ -146,7 +146,7 @@ func (w *world) usurped(n int) {
 	time.Sleep(time.Duration(w.rng.ExpFloat64() * float64(5*time.Millisecond)))
 	w.freeze(k, watchTimeout+10*time.Second+time.Duration(w.rng.ExpFloat64()*float64(10*time.Second)))
 	w.owner[n] = (w.owner[n] + 1) % len(w.workers)
-	w.trace.add("%s is to run in worker %d", p.globalID, w.owner[n])
+	w.trace.Add("%s is to run in worker %d", p.globalID, w.owner[n])
 	w.tend()
 	for range 8 {
 		w.check(p.write(w.ctx))
@@ -164,7 +164,7 @@ func (w *world) commanded(k *worker, m *model) {
 	if w.rng.IntN(2) == 0 {
 		d *= 1000
 	}
-	w.trace.add("%s is told %T, and to start after %v", m.globalID, stop, d)
+	w.trace.Add("%s is told %T, and to start after %v", m.globalID, stop, d)
 	k.tell(m, stop)
 	w.goes.Go(func() {
 		time.Sleep(d)
@@ -186,7 +186,7 @@ func (w *world) stopped(k *worker) {
 
 // freeze freezes a worker. When that takes long its watches are gone, and it does not know.
 func (w *world) freeze(k *worker, d time.Duration) {
-	w.trace.add("worker %d freezes for %v", k.seat, d)
+	w.trace.Add("worker %d freezes for %v", k.seat, d)
 	k.freeze()
 	w.goes.Go(func() {
 		tell := func() {}
@@ -196,7 +196,7 @@ func (w *world) freeze(k *worker, d time.Duration) {
 			time.Sleep(d - watchTimeout)
 		}
 		k.thaw()
-		w.trace.add("worker %d goes on", k.seat)
+		w.trace.Add("worker %d goes on", k.seat)
 		time.Sleep(10 * time.Millisecond)
 		tell()
 	})
@@ -232,7 +232,7 @@ func (w *world) tend() {
 
 // calm ends all trouble.
 func (w *world) calm() {
-	w.trace.add("the trouble is over")
+	w.trace.Add("the trouble is over")
 	w.faultsHere.set(weather{})
 	w.faultsThere.set(weather{})
 	for _, k := range w.workers {

@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -88,7 +87,7 @@ func (w *world) startWorker(seat int) *worker {
 	k.read.SetReserve(w.set.reserve)
 	k.apply.SetReserve(w.set.reserve)
 	w.workers[seat] = k
-	w.trace.add("worker %d starts, life %d", seat, k.life)
+	w.trace.Add("worker %d starts, life %d", seat, k.life)
 	return k
 }
 
@@ -144,7 +143,7 @@ func (k *worker) kill(linger time.Duration) {
 	if dead {
 		return
 	}
-	k.world.trace.add("worker %d dies, life %d", k.seat, k.life)
+	k.world.trace.Add("worker %d dies, life %d", k.seat, k.life)
 	k.world.goes.Go(func() {
 		time.Sleep(linger)
 		k.local.Crash()
@@ -201,7 +200,7 @@ func (k *worker) spawn(m *model, i *supervised) {
 
 // imageDied starts the actor again when the strategy says so, as its pool would.
 func (k *worker) imageDied(m *model, i *supervised, box *mailbox, v any) {
-	k.world.trace.add("worker %d: %s panicked", k.seat, m.globalID)
+	k.world.trace.Add("worker %d: %s panicked", k.seat, m.globalID)
 	cause := supervision.Cause{What: "image", Why: report.WhyPanic, When: time.Now(), Text: fmt.Sprint(v)}
 	k.mu.Lock()
 	d := i.restarter.Step(supervision.Died{Cause: cause, Random: 0.5})
@@ -253,8 +252,8 @@ func (k *worker) said(m *model) report.Image {
 func (k *worker) newImage(m *model, past messages.Past, rng *rand.Rand) actor.Actor {
 	w := k.world
 	log := zerolog.Nop()
-	if w.verbose != nil {
-		log = zerolog.New(logTo{w, k, m}).Level(zerolog.DebugLevel)
+	if w.trace.Verbose() {
+		log = zerolog.New(w.trace.Log(fmt.Sprintf("%s in worker %d", m.globalID, k.seat))).Level(zerolog.DebugLevel)
 	}
 	resources := replayer.Resources{
 		Local: k.here, Remote: k.there, GlobalID: m.globalID,
@@ -285,20 +284,6 @@ func (k *worker) newImage(m *model, past messages.Past, rng *rand.Rand) actor.Ac
 		Log: log, CloseTimeout: closeTimeout, Past: past,
 	})
 }
-
-// logTo puts an image's log into the trace that is printed.
-type logTo struct {
-	w *world
-	k *worker
-	m *model
-}
-
-func (l logTo) Write(b []byte) (int, error) {
-	_, _ = fmt.Fprintf(l.w.verbose, "%14.6f    log of %s in worker %d: %s", time.Since(l.w.trace.start).Seconds()*1000, l.m.globalID, l.k.seat, b)
-	return len(b), nil
-}
-
-var _ io.Writer = logTo{}
 
 // pool is what the image's actors of a worker take for their pool.
 type pool struct{ worker *worker }
@@ -365,7 +350,7 @@ func (p *probe) Perform(ctx context.Context, e core.Effect) core.Msg {
 	case core.ReplayStarted:
 		w.oracle.replays(p.model, p.worker.local, p.committed.Committed, p.committed.Covered)
 	}
-	w.trace.add("worker %d: %s: %T is answered %T", p.worker.seat, p.model.globalID, e, m)
+	w.trace.Add("worker %d: %s: %T is answered %T", p.worker.seat, p.model.globalID, e, m)
 	return m
 }
 

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -15,18 +14,18 @@ import (
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/rados/mem"
 	"github.com/rbdwarden/rbdwarden/report"
+	"github.com/rbdwarden/rbdwarden/test/sim/seed"
 )
 
 // world is one run.
 type world struct {
-	t       *testing.T
-	ctx     context.Context
-	seed    uint64
-	set     settings
-	rng     *rand.Rand // of the story
-	trace   *trace
-	verbose io.Writer
-	oracle  *oracle
+	t      *testing.T
+	ctx    context.Context
+	seed   uint64
+	set    settings
+	rng    *rand.Rand // of the story
+	trace  *seed.Trace
+	oracle *oracle
 
 	local, remote           *mem.Store
 	faultsHere, faultsThere *faults
@@ -48,11 +47,11 @@ func (s settings) options() map[string]string {
 }
 
 // newWorld sets both clusters up for mirroring.
-func newWorld(t *testing.T, seed uint64, set settings, verbose io.Writer) *world {
+func newWorld(t *testing.T, number uint64, set settings, verbose io.Writer) *world {
 	w := &world{
-		t: t, ctx: context.Background(), seed: seed, set: set, rng: rand.New(rand.NewPCG(seed, 2)), verbose: verbose,
-		trace:      &trace{start: time.Now(), to: verbose},
-		faultsHere: newFaults(seed + 1), faultsThere: newFaults(seed + 2),
+		t: t, ctx: context.Background(), seed: number, set: set, rng: rand.New(rand.NewPCG(number, 2)),
+		trace:      seed.NewTrace(verbose),
+		faultsHere: newFaults(number + 1), faultsThere: newFaults(number + 2),
 	}
 	there := set.options()
 	there["rbd_journal_order"], there["rbd_journal_splay_width"] = fmt.Sprint(set.journalOrder), fmt.Sprint(set.splay)
@@ -77,7 +76,7 @@ func newWorld(t *testing.T, seed uint64, set settings, verbose io.Writer) *world
 			parent, initial = w.primaries[0].model, min(w.primaries[0].initial, set.overlap)
 		}
 		m := newModel(n, set.sectors, set.size, initial, parent)
-		p, err := makePrimary(w.ctx, remoteIO, set, m, rand.New(rand.NewPCG(seed, uint64(10+n))), w.trace, &w.oracle.mu)
+		p, err := makePrimary(w.ctx, remoteIO, set, m, rand.New(rand.NewPCG(number, uint64(10+n))), w.trace, &w.oracle.mu)
 		w.check(err)
 		w.primaries = append(w.primaries, p)
 		w.oracle.mu.Lock()
@@ -103,7 +102,7 @@ func (w *world) observe(site string, f *faults, v mem.View, op mem.Op, err error
 	if k == nil {
 		return
 	}
-	w.trace.add("%s: life %d: %s %s %x: %v", site, k.life, op.Kind, op.Object, fingerprint(op, 0), err)
+	w.trace.Add("%s: life %d: %s %s %x: %v", site, k.life, op.Kind, op.Object, fingerprint(op, 0), err)
 	if err != nil {
 		return
 	}
@@ -122,7 +121,7 @@ const leastRead = 64 << 10
 // images of a worker hold no more than its budget, but for their reserves, a read that looks ahead for each, and one more read
 // where nothing is left.
 func (w *world) reported(k *worker, r report.Image) {
-	w.trace.add("worker %d: %s says %s %s", k.seat, r.GlobalID, r.State, r.Step)
+	w.trace.Add("worker %d: %s says %s %s", k.seat, r.GlobalID, r.State, r.Step)
 	entry := int64(2*w.set.maxSectors*sector + 512) // a compare-and-write has both
 	read := max(w.set.tailBudget/int64(w.set.splay)/2, leastRead) + entry
 	limit := 2*read*int64(w.set.splay) + int64(w.set.bufferBytes+w.set.readBytes)

@@ -58,7 +58,7 @@ func (c *conn) Blocklist(ctx context.Context, address string, expire time.Durati
 	if err := c.Client.Blocklist(ctx, address, expire); err != nil {
 		return err
 	}
-	s.trace.add("%s blocklists %s", c.w, address)
+	s.trace.Add("%s blocklists %s", c.w, address)
 	s.oracle.fenced(address)
 	time.Sleep(v.late)
 	return v.hide

@@ -58,7 +58,7 @@ func newOracle(s *site) *oracle {
 // violated notes the first violation. The caller has the lock.
 func (o *oracle) violated(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	o.site.trace.add("VIOLATION: %s", text)
+	o.site.trace.Add("VIOLATION: %s", text)
 	if o.broken == "" {
 		o.broken = text
 	}
@@ -84,7 +84,7 @@ func (o *oracle) observe(v mem.View, op mem.Op, err error) {
 	if w == nil {
 		return
 	}
-	o.site.trace.add("%s: %s %s %x: %v", w, op.Kind, op.Object, fingerprint(op, 0), err)
+	o.site.trace.Add("%s: %s %s %x: %v", w, op.Kind, op.Object, fingerprint(op, 0), err)
 	if err != nil || op.Kind != mem.Write {
 		return
 	}
@@ -250,6 +250,6 @@ func (o *oracle) acquired(by *owner) (session uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sessions++
-	o.site.trace.add("%s owns %s, session %d", by.w, by.key, o.sessions)
+	o.site.trace.Add("%s owns %s, session %d", by.w, by.key, o.sessions)
 	return o.sessions
 }

@@ -54,7 +54,7 @@ func (o *owner) run() {
 		})
 		cancel()
 		if err != nil {
-			o.w.site.trace.add("%s does not get %s: %v", o.w, o.key, err)
+			o.w.site.trace.Add("%s does not get %s: %v", o.w, o.key, err)
 			o.refused(err)
 			o.pause(time.Second)
 			continue
@@ -121,7 +121,7 @@ func (o *owner) release(l *lock.Lock) {
 		if err == nil || o.w.isDead() {
 			return
 		}
-		o.w.site.trace.add("%s cannot let go of %s: %v", o.w, o.key, err)
+		o.w.site.trace.Add("%s cannot let go of %s: %v", o.w, o.key, err)
 		if !o.w.pause(time.Duration(float64(time.Second) * (0.5 + o.rng.Float64()))) {
 			break
 		}

@@ -8,12 +8,13 @@ import (
 	"testing/cryptotest"
 	"testing/synctest"
 	"time"
+
+	"github.com/rbdwarden/rbdwarden/test/sim/seed"
 )
 
 // outcome is how a run ended.
 type outcome struct {
-	hash    uint64 // of the trace
-	lines   int    // of it
+	print   seed.Print
 	took    time.Duration
 	virtual time.Duration // how long it was in its own time
 	settled time.Duration // how long it took to come to rest, in that time
@@ -33,15 +34,15 @@ func simulate(t *testing.T, seed uint64, verbose io.Writer) (out outcome) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, seed, set, verbose)
 		begin := time.Now()
-		s.trace.add("%+v", set)
+		s.trace.Add("%+v", set)
 		out.settled, out.err = s.story()
 		out.virtual = time.Since(begin)
 		s.clear()
 		if v := s.oracle.violation(); v != "" {
 			out.err = errors.New(v)
 		}
-		s.trace.add("the end after %v: %v", out.virtual, out.err)
-		out.hash, out.lines = s.trace.sum, s.trace.lines
+		s.trace.Add("the end after %v: %v", out.virtual, out.err)
+		out.print = s.trace.Print()
 		o := s.oracle
 		out.counts = counts{int(s.lives), o.writes, int(o.sessions), o.fencings, o.lands}
 	})

@@ -86,11 +86,11 @@ func (w *worker) begin(k key) {
 	o := newOwner(w, k)
 	w.owners[k] = o
 	w.site.runs(o, true)
-	w.site.trace.add("%s begins with %s", w, k)
+	w.site.trace.Add("%s begins with %s", w, k)
 	w.actors.Go(func() {
 		o.run()
 		w.site.runs(o, false)
-		w.site.trace.add("%s has let go of %s", w, k)
+		w.site.trace.Add("%s has let go of %s", w, k)
 		w.post(func() {
 			delete(w.owners, k)
 			w.reconcile()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbdwarden/rbdwarden/rados"
 	"github.com/rbdwarden/rbdwarden/rados/mem"
+	"github.com/rbdwarden/rbdwarden/test/sim/seed"
 )
 
 const poolName = "rbd"
@@ -24,8 +25,7 @@ type site struct {
 	seed    uint64
 	set     settings
 	rng     *rand.Rand // of the story
-	trace   *trace
-	verbose io.Writer
+	trace   *seed.Trace
 	oracle  *oracle
 	faults  *faults
 	store   *mem.Store
@@ -46,10 +46,10 @@ type site struct {
 	over    bool     // the trouble
 }
 
-func newSite(t *testing.T, seed uint64, set settings, verbose io.Writer) *site {
+func newSite(t *testing.T, number uint64, set settings, verbose io.Writer) *site {
 	s := &site{
-		t: t, ctx: context.Background(), seed: seed, set: set, rng: rand.New(rand.NewPCG(seed, 2)), verbose: verbose,
-		trace: &trace{start: time.Now(), to: verbose}, faults: newFaults(seed + 1), admin: map[string]rados.IOContext{},
+		t: t, ctx: context.Background(), seed: number, set: set, rng: rand.New(rand.NewPCG(number, 2)),
+		trace: seed.NewTrace(verbose), faults: newFaults(number + 1), admin: map[string]rados.IOContext{},
 		skew: map[int]time.Duration{}, deaf: map[int]bool{}, ended: map[string]bool{}, active: map[key][]*owner{},
 	}
 	s.oracle = newOracle(s)

@@ -101,11 +101,11 @@ func (s *site) act() {
 	case n < 68:
 		s.blocklists()
 	case n < 73:
-		s.trace.add("the leader's lock is broken by hand")
+		s.trace.Add("the leader's lock is broken by hand")
 		s.breaksLeadersLock()
 	case n < 77:
 		if w := s.chief(); w != nil {
-			s.trace.add("%s is asked to lead no longer", w)
+			s.trace.Add("%s is asked to lead no longer", w)
 			w.Release()
 		}
 	case n < 82:
@@ -128,10 +128,10 @@ func (s *site) pauses() {
 		return
 	}
 	long, replaced := s.spell(), s.rng.IntN(5) == 0
-	s.trace.add("%s is paused for %v, replaced: %t", w, long, replaced)
+	s.trace.Add("%s is paused for %v, replaced: %t", w, long, replaced)
 	w.freeze()
 	s.later(long, func() {
-		s.trace.add("%s goes on", w)
+		s.trace.Add("%s goes on", w)
 		w.thaw()
 	})
 	if replaced && w.seat.worker == w {
@@ -151,10 +151,10 @@ func (s *site) partition() {
 		return
 	}
 	from, long := parts[s.rng.IntN(len(parts))], s.spell()
-	s.trace.add("%s is cut off from %05b for %v", w, from, long)
+	s.trace.Add("%s is cut off from %05b for %v", w, from, long)
 	w.isolate(from)
 	s.later(long, func() {
-		s.trace.add("%s is not cut off any more", w)
+		s.trace.Add("%s is not cut off any more", w)
 		w.heal()
 	})
 }
@@ -167,7 +167,7 @@ func (s *site) beheads() {
 		return
 	}
 	from, long := []part{headers, headers | contents}[s.rng.IntN(2)], 10*time.Second+s.some(50*time.Second)
-	s.trace.add("%s is cut off from %05b for %v", w, from, long)
+	s.trace.Add("%s is cut off from %05b for %v", w, from, long)
 	w.isolate(from)
 	s.later(long, w.heal)
 	s.sleep(s.some(3 * time.Second))
@@ -191,7 +191,7 @@ func (s *site) death() {
 		return
 	}
 	long := s.spell()
-	s.trace.add("host %d is down for %v", w.seat.host, long)
+	s.trace.Add("host %d is down for %v", w.seat.host, long)
 	for _, at := range s.seats {
 		if at.host == w.seat.host && at.worker != nil {
 			at.worker.kill(linger)
@@ -203,7 +203,7 @@ func (s *site) death() {
 // stalls stops the cluster for everybody.
 func (s *site) stalls() {
 	long := s.some(12 * time.Second)
-	s.trace.add("the cluster stands still for %v", long)
+	s.trace.Add("the cluster stands still for %v", long)
 	stall := make(chan struct{})
 	s.faults.with(func() { s.faults.stall = stall })
 	began := time.Now()
@@ -223,13 +223,13 @@ func (s *site) changesWeather() {
 			slowness: s.some(4 * time.Second), lost: 0.3 * s.rng.Float64(),
 		}
 	}
-	s.trace.add("weather: %+v", w)
+	s.trace.Add("weather: %+v", w)
 	s.faults.with(func() { s.faults.now = w })
 }
 
 func (s *site) losesWatches() {
 	if w := s.anyone(); w != nil {
-		s.trace.add("%s loses its watches", w)
+		s.trace.Add("%s loses its watches", w)
 		w.disturbed()
 		w.client.LoseWatches()
 	}
@@ -244,7 +244,7 @@ func (s *site) blocklists() {
 		s.strikesOff(w)
 		return
 	}
-	s.trace.add("%s is blocklisted by hand", w)
+	s.trace.Add("%s is blocklisted by hand", w)
 	s.check(s.admin[""].Cluster().Blocklist(s.ctx, w.client.Addresses(), time.Hour))
 	s.oracle.fenced(w.client.Addresses())
 }
@@ -252,7 +252,7 @@ func (s *site) blocklists() {
 // strikesOff removes a worker from the members, and does not have it refused: only its own
 // understanding ends it.
 func (s *site) strikesOff(w *worker) {
-	s.trace.add("%s is struck off the members by hand", w)
+	s.trace.Add("%s is struck off the members by hand", w)
 	w.mu.Lock()
 	w.struck = true
 	w.mu.Unlock()
@@ -285,7 +285,7 @@ func (s *site) breaksLeadersLock() {
 // jumps sets a host's clock.
 func (s *site) jumps() {
 	host, to := s.rng.IntN(s.set.hosts), time.Duration(s.rng.IntN(12*3600)-6*3600)*time.Second
-	s.trace.add("the clock of host %d is off by %v", host, to)
+	s.trace.Add("the clock of host %d is off by %v", host, to)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.skew[host] = to
@@ -296,7 +296,7 @@ func (s *site) jumps() {
 func (s *site) deafens() {
 	long, one := 20*time.Second+s.some(3*time.Minute), s.rng.IntN(s.set.hosts)
 	outage := s.rng.IntN(3) == 0
-	s.trace.add("host %d does not hear the primary's cluster for %v; nor do the others: %t", one, long, outage)
+	s.trace.Add("host %d does not hear the primary's cluster for %v; nor do the others: %t", one, long, outage)
 	for host := range s.set.hosts {
 		if host != one && !outage {
 			continue
@@ -327,7 +327,7 @@ func (s *site) comesAndGoes() {
 			s.addImage()
 		}
 	}
-	s.trace.add("mirrored are %v", s.mirrored())
+	s.trace.Add("mirrored are %v", s.mirrored())
 }
 
 // strike is what hits a leader in the middle of a decision.
@@ -343,7 +343,7 @@ func (s *site) arm() {
 	for range 1 + s.rng.IntN(2) {
 		s.armed = append(s.armed, strike{s.rng.IntN(6), s.spell()})
 	}
-	s.trace.add("the next decisions end badly: %v", s.armed)
+	s.trace.Add("the next decisions end badly: %v", s.armed)
 }
 
 // strikes is called when a leader is about to write the map.
@@ -356,7 +356,7 @@ func (s *site) strikes(w *worker, _ mem.Op) {
 	now := s.armed[0]
 	s.armed = s.armed[1:]
 	s.mu.Unlock()
-	s.trace.add("%s is struck in the middle of a decision: %v", w, now)
+	s.trace.Add("%s is struck in the middle of a decision: %v", w, now)
 	switch now.kind {
 	case 0:
 		s.breaksLeadersLock()
@@ -382,7 +382,7 @@ func (s *site) strikes(w *worker, _ mem.Op) {
 
 // calms ends the trouble. What is dead stays so, until its daemon starts another.
 func (s *site) calms() {
-	s.trace.add("the trouble is over")
+	s.trace.Add("the trouble is over")
 	s.mu.Lock()
 	s.over, s.deaf = true, map[int]bool{}
 	s.mu.Unlock()

@@ -93,8 +93,8 @@ func (s *site) start(at *seat) *worker {
 		w.io[ns] = s.must(w.conn.Open(s.ctx, poolName, ns))
 	}
 	logger := zerolog.Nop()
-	if s.verbose != nil {
-		logger = zerolog.New(log{s.trace, w.String()}).Level(zerolog.DebugLevel)
+	if s.trace.Verbose() {
+		logger = zerolog.New(s.trace.Log(w.String())).Level(zerolog.DebugLevel)
 	}
 	host, daemon := fmt.Sprint("host", at.host), at.host+1
 	now := func() time.Time { return time.Now().Add(s.skewOf(at.host)) }
@@ -117,7 +117,7 @@ func (s *site) start(at *seat) *worker {
 	s.workers = append(s.workers, w)
 	s.mu.Unlock()
 	at.worker = w
-	s.trace.add("%s starts on host %d", w, at.host)
+	s.trace.Add("%s starts on host %d", w, at.host)
 	w.Namespaces(s.set.namespaces)
 	ctx, stop := context.WithCancel(context.Background())
 	w.stop = stop
@@ -182,12 +182,12 @@ func (w *worker) tells() coordinator.Told {
 	}
 	return coordinator.Told{
 		Works: func(works bool, why string) {
-			w.site.trace.add("%s works: %t %s", w, works, why)
+			w.site.trace.Add("%s works: %t %s", w, works, why)
 			locked(func() { w.works = works })
 			w.post(w.reconcile)
 		},
 		Leads: func() {
-			w.site.trace.add("%s leads", w)
+			w.site.trace.Add("%s leads", w)
 			locked(func() { w.leads = true })
 		},
 		Lost: func(error) {
@@ -264,7 +264,7 @@ func (w *worker) fenced() {
 	if known {
 		return
 	}
-	w.site.trace.add("%s knows that it is refused", w)
+	w.site.trace.Add("%s knows that it is refused", w)
 	w.post(func() { w.kill(0) })
 }
 
@@ -289,7 +289,7 @@ func (w *worker) kill(linger time.Duration) {
 	}
 	w.dead, w.leads = true, false
 	w.mu.Unlock()
-	w.site.trace.add("%s ends", w)
+	w.site.trace.Add("%s ends", w)
 	w.site.hasEnded(w)
 	close(w.gone)
 	go func() {
@@ -310,7 +310,7 @@ func (w *worker) leave() {
 	if was {
 		return
 	}
-	w.site.trace.add("%s is asked to end", w)
+	w.site.trace.Add("%s is asked to end", w)
 	w.Leaving()
 	w.post(w.reconcile)
 	w.site.later(20*time.Second, func() { w.kill(time.Millisecond) }) // its daemon does not wait for ever
@@ -326,7 +326,7 @@ func (w *worker) left() {
 	if was {
 		return
 	}
-	w.site.trace.add("%s has ended in order", w)
+	w.site.trace.Add("%s has ended in order", w)
 	w.client.Close()
 	w.site.hasEnded(w)
 	close(w.gone)
