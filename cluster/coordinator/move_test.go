@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"maps"
 	"syscall"
 	"testing"
 	"time"
@@ -97,6 +98,26 @@ func TestAPinEnds(t *testing.T) {
 	})
 }
 
+// With the policy none all images are the leader's, whatever a command says.
+func TestNoMovesWithThePolicyNone(t *testing.T) {
+	run(t, 4, func(s *site) {
+		s.placement.Policy = placement.None
+		l, other := s.start(1, 0, 1), s.start(2, 0, 1)
+		s.settledWithin(10*time.Second, false)
+		if s.leaders()[0] == other {
+			l, other = other, l
+		}
+		before := s.movedSoFar()
+		if _, _, err := l.Move(context.Background(), "", "image-000", []string{other.group.ID()}); !errors.Is(err, syscall.ENOTSUP) {
+			t.Errorf("policy none: %v", err)
+		}
+		time.Sleep(time.Minute)
+		if after := s.movedSoFar(); !maps.Equal(before, after) {
+			t.Errorf("moves before %v, after %v", before, after)
+		}
+	})
+}
+
 // What cannot be moved is refused with its reason, and nothing changes.
 func TestMovesThatAreRefused(t *testing.T) {
 	run(t, 4, func(s *site) {
@@ -130,11 +151,6 @@ func TestMovesThatAreRefused(t *testing.T) {
 				t.Errorf("%+v: %v", c, err)
 			}
 		}
-		l.opt.Placement.Policy = placement.None // as all have it, by their configuration
-		if _, _, err := l.Move(context.Background(), "", "image-000", []string{other.group.ID()}); !errors.Is(err, syscall.ENOTSUP) {
-			t.Errorf("policy none: %v", err)
-		}
-		l.opt.Placement.Policy = placement.Balanced
 		for id, n := range s.movedSoFar() {
 			if n != before[id] && s.runner(id) != l {
 				t.Errorf("%s moved", id)
