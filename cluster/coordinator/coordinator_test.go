@@ -294,6 +294,31 @@ func (s *site) movedSoFar() map[string]int {
 	return maps.Clone(s.moved)
 }
 
+// givesAway notes who runs what before a worker gives all away. The result asserts that it has done so, with the
+// leadership, that everything is run, and that what was others' has not moved.
+func (s *site) givesAway(w *worker) (assert func()) {
+	before, others := s.movedSoFar(), map[string]bool{}
+	s.mu.Lock()
+	for id, owner := range s.runs {
+		others[id] = owner != w
+	}
+	s.mu.Unlock()
+	return func() {
+		s.t.Helper()
+		for id, n := range s.movedSoFar() {
+			if others[id] && n != before[id] {
+				s.t.Errorf("%s moved, though it was another's", id)
+			}
+		}
+		if l := s.leaders(); len(l) != 1 || l[0] == w {
+			s.t.Errorf("leaders: %d, and it leads: %v", len(l), w.leads)
+		}
+		if n := s.counts(); n[w.name] != 0 || n[""] != 0 {
+			s.t.Errorf("%v", n)
+		}
+	}
+}
+
 func run(t *testing.T, images int, story func(s *site)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -19,12 +19,7 @@ func TestADrainedMemberGivesEverythingAway(t *testing.T) {
 					w = other
 				}
 			}
-			before, others := s.movedSoFar(), map[string]bool{}
-			s.mu.Lock()
-			for id, owner := range s.runs {
-				others[id] = owner != w
-			}
-			s.mu.Unlock()
+			assertGone := s.givesAway(w)
 			w.Drain(true)
 			began := time.Now()
 			for s.counts()[w.name] > 0 || w.Part().Images > 0 {
@@ -34,17 +29,7 @@ func TestADrainedMemberGivesEverythingAway(t *testing.T) {
 			}
 			s.settledWithin(time.Second, false)
 			time.Sleep(time.Minute)
-			for id, n := range s.movedSoFar() {
-				if others[id] && n != before[id] {
-					t.Errorf("%s moved, though it was another's", id)
-				}
-			}
-			if l := s.leaders(); len(l) != 1 || l[0] == w {
-				t.Errorf("leaders: %d, and it leads: %v", len(l), w.leads)
-			}
-			if n := s.counts(); n[w.name] != 0 || n[""] != 0 {
-				t.Errorf("%v", n)
-			}
+			assertGone()
 			w.Drain(false)
 			s.settledWithin(10*time.Minute, true)
 		})

@@ -36,12 +36,10 @@ func (c *Coordinator) Reaches(namespace string, answers bool) {
 	same := l.remote == says
 	l.remote = says
 	c.lists[namespace] = l
-	if answers {
-		c.cutOff = false
-	}
+	c.announce, c.cutOff = c.announce || !same, c.cutOff && !answers
 	c.mu.Unlock()
-	if !same {
-		c.set(func() { c.announce = true })
+	if !same { // pools tell again and again
+		c.poke()
 	}
 }
 
